@@ -1,0 +1,34 @@
+# Needs Python 3.10, 3.11 or 3.12 and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+READY   = $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+# the four stages at toy size, then the Gaussian8 test with its report
+demo: $(READY)
+	$(PY) train.py -opt options/demo/train_mln_bicubic_x4.yml
+	$(PY) train.py -opt options/demo/train_mln_meta_x4.yml
+	$(PY) train.py -opt options/demo/train_teacher_x4.yml
+	$(PY) train.py -opt options/demo/train_student_x4.yml
+	$(PY) test.py -opt options/demo/test_gaussian8_x4.yml
+
+test: $(READY)
+	$(PY) -m pytest
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# BasicSR's source build wants torch at hand and is slow in isolation: build it without, then install the rest
+$(READY): setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
+	$(PY) -m pip install --quiet --no-build-isolation --use-pep517 --no-deps basicsr==1.4.2
+	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

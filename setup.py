@@ -1,0 +1,46 @@
+"""Distribution of mrda; the version is in mrda_utils/__init__.py, tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+?)"', (here / "mrda_utils/__init__.py").read_text(encoding="utf-8"))[1]
+
+setup(
+    name="mrda",
+    version=version,
+    description="Blind super-resolution with meta-learned degradation representations (MRDA, TIP 2023) on BasicSR",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["mrda_*"]),
+    install_requires=[
+        "basicsr==1.4.2",
+        "lmdb",
+        "lpips",
+        "numpy",
+        "opencv-python>=5",  # 4.x decodes half of a truncated JPEG and says nothing
+        "pillow>=10.1",
+        "pydantic>=2.6",
+        "pyyaml",
+        "scikit-image",  # photographs for the demo and the tests
+        "scikit-learn",  # the same
+        "scipy",
+        "tabulate",
+        "tb-nightly",
+        "torch>=2.4",
+        "torchvision",
+        "tqdm",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-timeout", "ruff"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)
