@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mrda_utils import compat  # noqa: F401  (before anything imports BasicSR)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--runslow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: use --runslow"))
+
+
+@pytest.fixture(autouse=True)
+def _deterministic(monkeypatch, tmp_path):
+    """One thread, one seed, and a cache of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for subprocesses
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
