@@ -1,0 +1,79 @@
+"""DEN and RDAN together: the teacher MRDA_T and the student MRDA_S (paper Sec. III-C, III-D)."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from mrda_arch.den_arch import DEN
+from mrda_arch.rdan_arch import RDAN
+
+
+@ARCH_REGISTRY.register()
+class MRDANet(nn.Module):
+    """Blind SR network; teacher and student differ in `den_in_ch` alone.
+
+    Args:
+        num_in_ch: channels of the LR image.
+        num_out_ch: channels of the SR image.
+        num_feat: C of RDAN.
+        num_block: RDA blocks.
+        upscale: 2, 3 or 4.
+        den_in_ch: 3 for the student (DEN sees the LR image), MLN's `num_feat` for the teacher.
+        den_feat: w of DEN; the representation has 4 w channels.
+        upsampler: see `RDAN`.
+        global_residual: see `RDAN`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_feat: int = 64,
+        num_block: int = 27,
+        upscale: int = 4,
+        den_in_ch: int = 3,
+        den_feat: int = 64,
+        upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle",
+        global_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.den = DEN(num_in_ch=den_in_ch, num_feat=den_feat)
+        self.rdan = RDAN(
+            num_in_ch=num_in_ch,
+            num_out_ch=num_out_ch,
+            num_feat=num_feat,
+            num_block=num_block,
+            upscale=upscale,
+            idr_dim=4 * den_feat,
+            upsampler=upsampler,
+            global_residual=global_residual,
+        )
+
+    @overload
+    def forward(self, lq: Tensor, cond: Tensor | None = None, *, return_idr: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, lq: Tensor, cond: Tensor | None = None, *, return_idr: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, lq: Tensor, cond: Tensor | None = None, *, return_idr: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Super-resolve an LR image of unknown degradation.
+
+        Args:
+            lq: (N, num_in_ch, h, w) RGB in [0, 1], any size.
+            cond: (N, den_in_ch, h, w) what DEN looks at: MLN's adapted feature map for the teacher; default `lq`.
+            return_idr: also return the representation.
+
+        Returns:
+            sr (N, num_out_ch, upscale h, upscale w), not clipped; with `return_idr` the pair (sr, idr (N, 4 den_feat)).
+        """
+        idr = self.den(lq if cond is None else cond)
+        sr = self.rdan(lq, idr)
+        return (sr, idr) if return_idr else sr
