@@ -1,0 +1,8 @@
+"""Images, training crops, test protocols and degradations; the data sets are in BasicSR's DATASET_REGISTRY."""
+
+from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
+
+from mrda_data.benchmark_dataset import BenchmarkDataset
+from mrda_data.gt_dataset import GTDataset
+
+__all__ = ["BenchmarkDataset", "GTDataset"]

@@ -1,0 +1,50 @@
+"""The interface that every degradation has."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Task = dict[str, float]
+"""One draw of a degradation's parameters: plain numbers that can be logged, saved and replayed."""
+
+
+class Degradation(Protocol):
+    """Draws tasks and applies them.
+
+    A task is what MLN adapts to: all of its images share the parameters, noise differs from image to image.
+    """
+
+    scale: int
+
+    def sample(self, generator: torch.Generator) -> Task:
+        """Draw one task's parameters; equal generator state gives an equal task."""
+
+    def apply(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
+        """Degrade all images of one task.
+
+        Args:
+            gt: (N, 3, H, W) float RGB in [0, 1]; H and W multiples of `scale`.
+            task: what `sample` returned.
+            generator: CPU generator, source of the noise.
+
+        Returns:
+            lq (N, 3, H / scale, W / scale) on the 1/255 grid of [0, 1], dtype and device of `gt`.
+
+        Raises:
+            ValueError: H or W no multiple of `scale`, or too small for the blur.
+        """
+
+
+def check_multiple(gt: Tensor, scale: int) -> None:
+    """Raise ValueError unless height and width of `gt` are multiples of `scale`."""
+    height, width = gt.shape[-2:]
+    if height % scale or width % scale:
+        raise ValueError(f"gt of {height}x{width}: height and width must be multiples of the scale {scale}")
+
+
+def quantise(image: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to 8 bits, as saving the LR image would."""
+    return (image.clamp(0, 1) * 255).round() / 255

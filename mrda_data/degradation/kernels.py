@@ -1,0 +1,50 @@
+"""Gaussian blur kernels, and blurring with one kernel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_size: int = 21) -> Tensor:
+    """Sampled Gaussian density with covariance R(theta) diag(sigma_x^2, sigma_y^2) R(theta)^T, normalised to sum 1.
+
+    Args:
+        sigma_x: standard deviation along the first principal axis, pixels, > 0.
+        sigma_y: standard deviation along the second, pixels, > 0.
+        theta: angle of the first axis, radians; counted from x towards y (rows grow downwards).
+        kernel_size: odd, pixels.
+
+    Returns:
+        (kernel_size, kernel_size) float64, non-negative.
+    """
+    if kernel_size % 2 == 0 or kernel_size < 1:
+        raise ValueError(f"kernel_size: {kernel_size} must be odd and positive")
+    if sigma_x <= 0 or sigma_y <= 0:
+        raise ValueError(f"sigma_x, sigma_y: {sigma_x}, {sigma_y} must be positive")
+    axis = torch.arange(kernel_size, dtype=torch.float64) - kernel_size // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    along = math.cos(theta) * x + math.sin(theta) * y
+    across = -math.sin(theta) * x + math.cos(theta) * y
+    kernel = torch.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2))
+    return kernel / kernel.sum()
+
+
+def blur(image: Tensor, kernel: Tensor) -> Tensor:
+    """Filter every channel of (N, C, H, W) with one odd square kernel; borders are reflected, edge not repeated.
+
+    Raises:
+        ValueError: H or W not larger than half the kernel, where reflection ends.
+    """
+    n, c, height, width = image.shape
+    size = kernel.shape[-1]
+    half = size // 2
+    if min(height, width) <= half:
+        raise ValueError(f"image of {height}x{width} is too small for a {size}x{size} kernel: at least {half + 1} pixels")
+    padded = F.pad(image, (half,) * 4, mode="reflect")
+    # one group a channel and sample: far faster on the CPU than one group that shares the kernel
+    weight = kernel.to(image).expand(n * c, 1, size, size)
+    return F.conv2d(padded.reshape(1, n * c, *padded.shape[-2:]), weight, groups=n * c).view(image.shape)

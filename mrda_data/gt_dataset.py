@@ -1,0 +1,59 @@
+"""Training crops of ground-truth images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mrda_data.sources import check_source, open_source
+from mrda_utils.seeding import numpy_generator
+
+
+@DATASET_REGISTRY.register()
+class GTDataset(Dataset):
+    """Random crops, flips and rotations; item `n` is a pure function of the seed and of the sample number `n`.
+
+    Sample numbers run on without end: every image is used once in each stretch of `len(self)` samples, in an order
+    that changes from stretch to stretch.
+
+    Args:
+        opt: `dataroot_gt` a folder or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot` rotation
+            by 90 degrees, `manual_seed`.
+
+    Raises:
+        ImageError: an image that cannot be read or is smaller than `gt_size`.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.opt = opt
+        self.source = open_source(opt["dataroot_gt"])
+        check_source(self.source, opt["gt_size"])
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.source.names)
+
+    def _image_index(self, sample: int) -> int:
+        epoch, position = divmod(sample, len(self))
+        if self._order[0] != epoch:
+            order = numpy_generator(self.opt["manual_seed"], "image order", epoch).permutation(len(self))
+            self._order = (epoch, order)
+        return int(self._order[1][position])
+
+    def __getitem__(self, sample: int) -> dict[str, Tensor | int]:
+        """Return `gt` (3, gt_size, gt_size) float32 RGB in [0, 1] and the sample number."""
+        image = self.source.read(self._image_index(sample))
+        rng = numpy_generator(self.opt["manual_seed"], "crop", sample)
+        size = self.opt["gt_size"]
+        top = rng.integers(image.shape[0] - size + 1)
+        left = rng.integers(image.shape[1] - size + 1)
+        flip_x, flip_y, transpose = rng.random(3) < 0.5
+        gt = image[top : top + size, left : left + size]
+        if self.opt["use_hflip"]:
+            gt = gt[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+        if self.opt["use_rot"] and transpose:
+            gt = gt.transpose(1, 0, 2)
+        return {"gt": torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))).float() / 255, "sample": sample}

@@ -1,0 +1,57 @@
+"""Decoding: any usual image file becomes 8-bit RGB by one rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mrda_utils.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class ImageError(UserError):
+    """An image file that cannot be used; the message names it."""
+
+
+def to_rgb8(image: np.ndarray, name: object) -> np.ndarray:
+    """Bring what OpenCV decoded (gray, BGR or BGRA; 8 or 16 bits) to (H, W, 3) uint8 RGB.
+
+    Gray is repeated over the three channels, alpha is dropped (colours are kept as stored), 16 bits are scaled by
+    255 / 65535 and rounded.
+
+    Raises:
+        ImageError: any other type, such as floating point.
+    """
+    if image.dtype == np.uint16:
+        image = np.rint(image / 257.0).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ImageError(f"{name}: pixels of type {image.dtype}; convert the file to 8 or 16 bits")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] == 1:
+        return image.repeat(3, axis=2)
+    if image.shape[2] not in (3, 4):
+        raise ImageError(f"{name}: {image.shape[2]} channels; convert the file to RGB")
+    return np.ascontiguousarray(image[..., 2::-1])
+
+
+def read_rgb8(path: str | Path) -> np.ndarray:
+    """Read an image file as (H, W, 3) uint8 RGB by the rule of `to_rgb8`; palettes are looked up.
+
+    Raises:
+        ImageError: missing, empty, truncated or no image.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error as error:
+        raise ImageError(f"{path}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise ImageError(f"{path}: cannot be decoded; it is damaged or no image")
+    return to_rgb8(image, path)

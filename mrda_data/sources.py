@@ -1,0 +1,149 @@
+"""Where ground-truth images come from: a folder, or the photographs that come with the dependencies."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from mrda_data.images import SUFFIXES, ImageError, read_rgb8
+
+BUNDLED = {
+    "train": (
+        ("skimage", "data/astronaut.png"),
+        ("skimage", "data/coffee.png"),
+        ("skimage", "data/motorcycle_left.png"),
+        ("skimage", "data/motorcycle_right.png"),
+        ("sklearn", "datasets/images/china.jpg"),
+    ),
+    "test": (
+        ("skimage", "data/chelsea.png"),
+        ("skimage", "data/rocket.jpg"),
+        ("sklearn", "datasets/images/flower.jpg"),
+    ),
+}
+"""The photographs of scikit-image and scikit-learn; both views of the motorcycle scene are on one side."""
+
+
+class ImageSource(Protocol):
+    """A fixed, ordered list of RGB images."""
+
+    names: list[str]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index` as (H, W, 3) uint8 RGB."""
+
+
+class FolderSource:
+    """All images below a folder, sorted by their path; read from disk each time.
+
+    Raises:
+        ImageError: no folder of this name, or no image in it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ImageError(f"{folder}: no such folder")
+        found = (p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        self.names = sorted(p.relative_to(self.folder).as_posix() for p in found)
+        if not self.names:
+            raise ImageError(f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)")
+
+    def read(self, index: int) -> np.ndarray:
+        """Decode image `index`."""
+        return read_rgb8(self.folder / self.names[index])
+
+
+class BundledSource:
+    """One side, `train` or `test`, of the photographs that scikit-image and scikit-learn ship; kept in memory."""
+
+    def __init__(self, split: str) -> None:
+        self.names, self._images = [], []
+        for package, name in BUNDLED[split]:
+            root = importlib.util.find_spec(package).submodule_search_locations[0]
+            self.names.append(Path(name).name)
+            self._images.append(read_rgb8(Path(root) / name))
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index`."""
+        return self._images[index]
+
+
+def open_source(dataroot_gt: str) -> ImageSource:
+    """Open `bundled:train`, `bundled:test` or a folder."""
+    if dataroot_gt.startswith("bundled:"):
+        return BundledSource(dataroot_gt.removeprefix("bundled:"))
+    return FolderSource(dataroot_gt)
+
+
+def check_source(source: ImageSource, min_size: int) -> None:
+    """Decode every image once and require at least `min_size` pixels of height and width.
+
+    What was found is remembered in the user's cache by path, size and time, so a folder is decoded once.
+
+    Raises:
+        ImageError: names every offender, up to ten.
+    """
+    cache = _ScanCache(source) if isinstance(source, FolderSource) else None
+    known = cache.load() if cache else {}
+
+    def inspect(index: int) -> tuple[str, list[int] | str]:
+        name = source.names[index]
+        if name in known:
+            return name, known[name]
+        try:
+            return name, list(source.read(index).shape[:2])
+        except ImageError as error:
+            return name, str(error)
+
+    with ThreadPoolExecutor() as pool:
+        indices = range(len(source.names))
+        found = dict(tqdm(pool.map(inspect, indices), "Checking images", len(indices), disable=None, leave=False))
+    if cache:
+        cache.save({name: size for name, size in found.items() if not isinstance(size, str)})
+    offenders = []
+    for name, size in found.items():
+        if isinstance(size, str):
+            offenders.append(size)
+        elif min(size) < min_size:
+            offenders.append(f"{name}: {size[0]}x{size[1]} pixels, at least {min_size}x{min_size} are needed")
+    if offenders:
+        more = f"\n  and {len(offenders) - 10} more" if len(offenders) > 10 else ""
+        raise ImageError("images that cannot be used:\n  " + "\n  ".join(offenders[:10]) + more)
+
+
+class _ScanCache:
+    """Sizes of the images of one folder, valid while a file's size and time stay the same."""
+
+    def __init__(self, source: FolderSource) -> None:
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
+        folder = source.folder.resolve()
+        self.path = root / f"scan-{sha256(str(folder).encode()).hexdigest()[:16]}.json"
+        self.stamps = {}
+        for name in source.names:
+            status = (folder / name).stat()
+            self.stamps[name] = [status.st_size, status.st_mtime_ns]
+
+    def load(self) -> dict[str, list[int]]:
+        try:
+            stored = json.loads(self.path.read_text())
+            return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == stamp}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def save(self, sizes: dict[str, list[int]]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps({name: [self.stamps[name], size] for name, size in sizes.items()}))
+            temporary.replace(self.path)
+        except OSError:
+            return  # a cache only: the next start checks again
