@@ -1,0 +1,191 @@
+"""What the stages share on top of BasicSR's SRModel: tasks, the optimizer step, checkpoints, validation."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mrda_data.degradation import build_degradation
+from mrda_model.adaptation import Shots
+from mrda_model.evaluation import Restorer, evaluate, means, network_restorer
+from mrda_utils import checkpoint
+from mrda_utils.seeding import torch_generator
+
+
+def freeze(net: nn.Module) -> nn.Module:
+    """Evaluation mode, no gradients."""
+    return net.eval().requires_grad_(False)
+
+
+def build_frozen(opt: dict, path: str, stage: str, device: torch.device) -> nn.Module:
+    """Build a network that a stage only reads, with the weights of the stage that trained it."""
+    net = build_network(opt)
+    checkpoint.load_network(net, path, stage=stage)
+    return freeze(net.to(device))
+
+
+class StageModel(SRModel):
+    """Parent of the stages; a stage adds its step (`optimize_parameters`) and, where needed, its restorer."""
+
+    find_unused_parameters = False
+    start_stage: str | None = None  # stage whose weights `path.pretrain_network_g` must come from
+
+    def __init__(self, opt: dict) -> None:
+        self.degradation = build_degradation(opt["degradation"], opt["scale"])
+        kind = ", ".join(f"{key} {value}" for key, value in opt["degradation"].items())
+        self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
+        self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
+        super().__init__(opt)
+
+    # ------------------------------------------------------------------------------------------------ construction
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move to the device; wrap with DistributedDataParallel, also on the CPU, when there are several processes."""
+        net = net.to(self.device)
+        if self.opt["dist"]:
+            devices = [self.device] if self.device.type == "cuda" else None
+            unused = self.find_unused_parameters
+            net = DistributedDataParallel(net, devices, broadcast_buffers=False, find_unused_parameters=unused)
+        return net
+
+    def print_network(self, net: nn.Module) -> None:
+        """Log a network's name and trainable parameters."""
+        bare = self.get_bare_model(net)
+        count = sum(p.numel() for p in bare.parameters())
+        get_root_logger().info(f"Network {type(bare).__name__}: {count:,d} parameters")
+
+    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params_ema") -> None:
+        """Load the weights that this stage starts from."""
+        checkpoint.load_network(self.get_bare_model(net), load_path, stage=self.start_stage)
+        get_root_logger().info(f"Loaded {load_path}")
+
+    def init_training_settings(self) -> None:
+        """EMA network, pixel loss and optimizer."""
+        train_opt = self.opt["train"]
+        self.net_g.train()
+        self.ema_decay = train_opt["ema_decay"]
+        if self.ema_decay > 0:
+            self.net_g_ema = freeze(deepcopy(self.get_bare_model(self.net_g)))
+        self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
+        optim_opt = {**train_opt["optim_g"]}
+        trained = [p for p in self.net_g.parameters() if p.requires_grad]
+        self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), trained, **optim_opt)
+        self.optimizers.append(self.optimizer_g)
+
+    # -------------------------------------------------------------------------------------------------------- step
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = 0) -> None:
+        """Set the learning rate of iteration `current_iter` (1-based): a function of options and iteration alone."""
+        train_opt = self.opt["train"]
+        passed = bisect_left(train_opt["scheduler"]["milestones"], current_iter)
+        lr = train_opt["optim_g"]["lr"] * train_opt["scheduler"]["gamma"] ** passed
+        lr *= min(1.0, current_iter / max(warmup_iter, 1))
+        for group in self.optimizer_g.param_groups:
+            group["lr"] = lr
+
+    def feed_data(self, data: dict) -> None:
+        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task by a draw of its own."""
+        images = self.opt["datasets"]["train"]["images_per_task"]
+        self.tasks: list[Shots] = []
+        for gt, sample in zip(data["gt"].to(self.device).split(images), data["sample"][::images], strict=True):
+            generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // images)
+            task = self.degradation.sample(generator)
+            self.tasks.append(Shots(self.degradation.apply(gt, task, generator), gt))
+        self.lq = torch.cat([task.lq for task in self.tasks])
+        self.gt = torch.cat([task.gt for task in self.tasks])
+
+    def generator_update(self, losses: dict[str, Tensor]) -> None:
+        """One backward of the losses' sum, one optimizer step."""
+        self.optimizer_g.zero_grad()
+        sum(losses.values()).backward()
+        self.apply_gradients(losses)
+
+    def apply_gradients(self, losses: dict[str, Tensor]) -> None:
+        """Optimizer and EMA step with the gradients at hand; the losses are kept for the log."""
+        self.optimizer_g.step()
+        if self.ema_decay > 0:
+            self.model_ema(self.ema_decay)
+        self.losses = {name: loss.detach() for name, loss in losses.items()}
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the averaged weights towards the current ones; buffers are copied."""
+        bare = self.get_bare_model(self.net_g)
+        torch._foreach_lerp_(list(self.net_g_ema.parameters()), [p.detach() for p in bare.parameters()], 1 - decay)
+        for averaged, current in zip(self.net_g_ema.buffers(), bare.buffers(), strict=True):
+            averaged.copy_(current)
+
+    def get_current_log(self) -> OrderedDict[str, float]:
+        """Losses of the last step, averaged over processes; every process must call it."""
+        return self.reduce_loss_dict(self.losses)
+
+    # -------------------------------------------------------------------------------------------------- validation
+    def trained_network(self) -> nn.Module:
+        """The network to validate: averaged weights where there are any."""
+        return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
+
+    def restorer(self) -> Restorer:
+        """How this stage super-resolves an image in validation."""
+        return network_restorer(self.trained_network())
+
+    def validation(self, dataset: torch.utils.data.Dataset, current_iter: int, tb_logger: object) -> None:
+        """Measure the metrics of `val` on a BenchmarkDataset; log means and the best so far."""
+        name = dataset.opt["name"]
+        rows = [row for item in evaluate({"": self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
+                for row in item.rows]
+        best = self.best_metric_results.setdefault(name, {})
+        lines = [f"Validation {name}"]
+        for (_, _, metric), value in means(rows).items():
+            sign = -1 if self.opt["val"]["metrics"][metric].get("better") == "lower" else 1
+            if metric not in best or sign * value > sign * best[metric]["val"]:
+                best[metric] = {"val": value, "iter": current_iter}
+            lines.append(f"\t # {metric}: {value:.4f}\tBest: {best[metric]['val']:.4f} @ {best[metric]['iter']} iter")
+            if tb_logger:
+                tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
+        get_root_logger().info("\n".join(lines))
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+    def save_weights(self, label: int | str, current_iter: int) -> None:
+        """Write `models/net_g_<label>.pth`."""
+        nets = {"params": self.get_bare_model(self.net_g)}
+        if self.ema_decay > 0:
+            nets["params_ema"] = self.net_g_ema
+        path = Path(self.opt["path"]["models"]) / f"net_g_{label}.pth"
+        checkpoint.save_network(nets, self.provenance, current_iter, path)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Write weights, then the training state that refers to them."""
+        self.save_weights(current_iter, current_iter)
+        state = {
+            "iter": current_iter,
+            "epoch": epoch,
+            "mrda": self.provenance._asdict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "best_metric_results": self.best_metric_results,
+        }
+        checkpoint.save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+
+    def resume_training(self, resume_state: dict, state_path: Path) -> None:
+        """Take up a state of `save` and its weights; from here on the run is what it would have been.
+
+        Raises:
+            CheckpointError: damaged files, or a state of another stage, scale or degradation.
+        """
+        origin, own = resume_state["mrda"], self.provenance._asdict()
+        for key, value in own.items():
+            if origin[key] != value:
+                raise checkpoint.CheckpointError(f"{state_path}: {key} is '{origin[key]}', the option file's '{value}'")
+        weights_path = checkpoint.network_of_state(state_path, "g")
+        checkpoint.load_network(self.get_bare_model(self.net_g), weights_path, "params")
+        if self.ema_decay > 0:
+            checkpoint.load_network(self.net_g_ema, weights_path, "params_ema")
+        for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+        self.best_metric_results = resume_state["best_metric_results"]

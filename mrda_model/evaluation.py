@@ -1,0 +1,111 @@
+"""Metrics of one or several methods on a test set: what validation during training and test.py share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.utils import tensor2img
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from mrda_arch import MLN, MRDANet
+from mrda_model.adaptation import adapt, adapted_features, super_resolve
+from mrda_utils.resize import imresize
+
+Restorer = Callable[[Tensor, Tensor], Tensor]
+"""(lq, gt) -> sr, each (1, 3, H, W) RGB in [0, 1]; only an oracle looks at gt."""
+
+
+def bicubic_restorer(scale: int) -> Restorer:
+    """Plain bicubic upsampling."""
+    return lambda lq, gt: imresize(lq, scale)
+
+
+def network_restorer(net: torch.nn.Module) -> Restorer:
+    """Anything that maps lq to sr: the student, MLN without adaptation."""
+    return lambda lq, gt: net(lq)
+
+
+def mln_oracle(mln: MLN, inner_lrs: Sequence[float]) -> Restorer:
+    """MLN adapted on the ground truth of the very image that it restores."""
+
+    def restore(lq: Tensor, gt: Tensor) -> Tensor:
+        return super_resolve(mln, adapt(mln, lq, gt, inner_lrs), lq, imresize(lq, mln.upscale))
+
+    return restore
+
+
+def teacher_oracle(net: MRDANet, mln: MLN, inner_lrs: Sequence[float]) -> Restorer:
+    """Teacher guided by MLN adapted on the ground truth."""
+    return lambda lq, gt: net(lq, adapted_features(mln, lq, gt, inner_lrs))
+
+
+class Row(NamedTuple):
+    """One measured value."""
+
+    dataset: str
+    image: str
+    kernel: str
+    method: str
+    metric: str
+    value: float
+
+
+class Restored(NamedTuple):
+    """One item of a test set as every method restored it, 8-bit BGR (H, W, 3); `lq` and `gt` likewise."""
+
+    item: dict
+    lq: np.ndarray
+    gt: np.ndarray
+    sr: dict[str, np.ndarray]
+    rows: list[Row]
+
+
+def _to_image(tensor: Tensor, what: str) -> np.ndarray:
+    if not torch.isfinite(tensor).all():
+        raise FloatingPointError(f"{what}: the output is not finite")
+    return tensor2img(tensor.clone())  # a clone: tensor2img clips its argument in place
+
+
+@torch.no_grad()
+def evaluate(
+    restorers: dict[str, Restorer], dataset: Dataset, metrics: dict[str, dict], device: torch.device
+) -> Iterator[Restored]:
+    """Restore every item of a BenchmarkDataset by every method and measure it, image by image.
+
+    Args:
+        restorers: method name to restorer.
+        dataset: a BenchmarkDataset.
+        metrics: metric name to BasicSR metric options.
+        device: where the restorers compute.
+
+    Raises:
+        FloatingPointError: an output with NaN or infinity, naming method and image.
+    """
+    for index in tqdm(range(len(dataset)), dataset.opt["name"], disable=None, leave=False):
+        item = dataset[index]
+        lq, gt = item["lq"][None].to(device), item["gt"][None].to(device)
+        where = dataset.opt["name"], item["lq_path"], item["kernel"]
+        gt_image = _to_image(gt, "ground truth")
+        images, rows = {}, []
+        for method, restore in restorers.items():
+            images[method] = _to_image(restore(lq, gt), f"{method} on {' '.join(where)}")
+            for metric, opt in metrics.items():
+                value = float(calculate_metric({"img": images[method], "img2": gt_image}, opt))
+                rows.append(Row(*where, method, metric, value))
+        yield Restored(item, _to_image(lq, "lq"), gt_image, images, rows)
+
+
+def means(rows: list[Row]) -> dict[tuple[str, str, str], float]:
+    """Mean over images and kernels for each (dataset, method, metric)."""
+    values = defaultdict(list)
+    for row in rows:
+        values[row.dataset, row.method, row.metric].append(row.value)
+    return {key: fmean(group) for key, group in values.items()}

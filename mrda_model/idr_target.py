@@ -1,0 +1,24 @@
+"""What a stage learns from MLN: its adapted feature map for a batch of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mrda_model.adaptation import Shots, adapted_features
+from mrda_model.base_model import build_frozen
+
+
+class IDRTarget:
+    """A frozen MLN that adapts to each task anew."""
+
+    def __init__(self, opt: dict, device: torch.device) -> None:
+        path = opt["path"]["pretrain_network_mln"]
+        self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device)
+        self.inner_lrs = opt["adaptation"]["inner_lrs"]
+
+    def __call__(self, tasks: Sequence[Shots]) -> Tensor:
+        """D'_T (N, C', h, w) of all tasks' images in order, detached; every task starts from the same weights."""
+        return torch.cat([adapted_features(self.mln, *task, self.inner_lrs) for task in tasks])

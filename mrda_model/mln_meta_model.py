@@ -1,0 +1,48 @@
+"""Stage mln_meta: meta-learn MLN's body over degradations (paper Alg. 1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
+
+from mrda_model.adaptation import Shots, meta_gradient
+from mrda_model.base_model import StageModel
+from mrda_model.evaluation import Restorer, mln_oracle
+
+
+@MODEL_REGISTRY.register()
+class MLNMetaModel(StageModel):
+    """Each task's images are split into support, for the inner steps, and query, for the outer loss."""
+
+    start_stage = "MLNBicubicModel"
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Freeze the upscaler; no DDP wrapper, since its hooks never see a functional call: gradients are reduced here."""
+        net.upscaler.requires_grad_(False)
+        return net.to(self.device)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One outer step: the mean over tasks of the query loss's gradient (Alg. 1, lines 6-14)."""
+        meta_opt, inner_lrs = self.opt["train"]["meta"], self.opt["adaptation"]["inner_lrs"]
+        k = meta_opt["num_support"]
+        losses, total = [], None
+        for lq, gt in self.tasks:
+            support, query = Shots(lq[:k], gt[:k]), Shots(lq[k:], gt[k:])
+            loss, grads = meta_gradient(
+                self.net_g, support, query, inner_lrs, self.cri_pix, first_order=meta_opt["first_order"]
+            )
+            losses.append(loss)
+            total = grads if total is None else torch._foreach_add(total, grads)
+        mean = torch._foreach_div(total, len(self.tasks))
+        for parameter, grad in zip(self.net_g.body.parameters(), mean, strict=True):
+            if self.opt["dist"]:
+                dist.all_reduce(grad)
+                grad /= self.opt["world_size"]
+            parameter.grad = grad
+        self.apply_gradients({"l_meta": torch.stack(losses).mean()})
+
+    def restorer(self) -> Restorer:
+        """Oracle: MLN adapts on the image that it restores."""
+        return mln_oracle(self.trained_network(), self.opt["adaptation"]["inner_lrs"])

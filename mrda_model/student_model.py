@@ -1,0 +1,43 @@
+"""Stage student: MRDA_S learns the teacher's representation from the LR image alone (paper Sec. III-D)."""
+
+from __future__ import annotations
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from mrda_model.base_model import StageModel, build_frozen
+from mrda_model.idr_target import IDRTarget
+
+
+@MODEL_REGISTRY.register()
+class MRDAStudentModel(StageModel):
+    """Trains DEN_S and RDAN_S, the latter from the teacher's weights; MLN and teacher are frozen."""
+
+    start_stage = "MRDAStudentModel"
+
+    def __init__(self, opt: dict) -> None:
+        kd_opt = {**opt["train"]["kd_opt"]}
+        self.kd_warmup_iter = kd_opt.pop("warmup_iter")
+        self.find_unused_parameters = self.kd_warmup_iter > 0  # RDAN rests meanwhile
+        super().__init__(opt)
+        self.cri_kd = build_loss(kd_opt)
+        self.idr_target = IDRTarget(opt, self.device)
+
+    def init_training_settings(self) -> None:
+        """Take up the teacher's RDAN, unless the run starts from a student (`path.pretrain_network_g`)."""
+        path = self.opt["path"]
+        self.net_t = build_frozen(self.opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
+        if "pretrain_network_g" not in path:
+            self.get_bare_model(self.net_g).rdan.load_state_dict(self.net_t.rdan.state_dict())
+        super().init_training_settings()
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step of Eq. (6); during the warm-up DEN alone trains, by distillation."""
+        with torch.no_grad():
+            target = self.net_t.den(self.idr_target(self.tasks))
+        self.output, idr = self.net_g(self.lq, return_idr=True)
+        losses = self.cri_kd(idr, target)._asdict()
+        if current_iter > self.kd_warmup_iter:
+            losses["l_pix"] = self.cri_pix(self.output, self.gt)
+        self.generator_update(losses)

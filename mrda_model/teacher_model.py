@@ -1,0 +1,29 @@
+"""Stage teacher: MRDA_T guided by MLN adapted on the ground truth (paper Alg. 2)."""
+
+from __future__ import annotations
+
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from mrda_model.base_model import StageModel
+from mrda_model.evaluation import Restorer, teacher_oracle
+from mrda_model.idr_target import IDRTarget
+
+
+@MODEL_REGISTRY.register()
+class MRDATeacherModel(StageModel):
+    """Trains DEN_T and RDAN_T; MLN is frozen and adapts to each task anew."""
+
+    start_stage = "MRDATeacherModel"
+
+    def __init__(self, opt: dict) -> None:
+        super().__init__(opt)
+        self.idr_target = IDRTarget(opt, self.device)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step of Eq. (2) (Alg. 2, lines 4-11)."""
+        self.output = self.net_g(self.lq, self.idr_target(self.tasks))
+        self.generator_update({"l_pix": self.cri_pix(self.output, self.gt)})
+
+    def restorer(self) -> Restorer:
+        """Oracle: MLN adapts on the ground truth of the image."""
+        return teacher_oracle(self.trained_network(), self.idr_target.mln, self.idr_target.inner_lrs)

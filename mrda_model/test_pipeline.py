@@ -1,0 +1,102 @@
+"""test.py: every method on every set whose images are there, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+
+from mrda_data.degradation.kernels import gaussian_kernel
+from mrda_model.evaluation import Restored, Row, evaluate, means
+from mrda_utils import report
+from mrda_utils.command_line import Run, parse
+from mrda_utils.distributed import stop
+from mrda_utils.options import OptionError
+
+ORACLE_NOTE = (
+    "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores. It is an upper bound, "
+    "no method that could be used."
+)
+PROTOCOL_NOTE = (
+    "PSNR in dB and SSIM on the Y channel (BT.601, 16-235), border of `scale` pixels cropped; means over images and "
+    "kernels."
+)
+
+
+def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
+    """Test the networks of an option file; prints the tables and writes the report.
+
+    Args:
+        root: folder of test.py.
+        argv: command line; None for the process's own.
+
+    Raises:
+        UserError: a mistake in options, data or checkpoints.
+    """
+    run = parse(root, argv, is_train=False)
+    try:
+        _test(run)
+    finally:
+        stop()
+
+
+def _test(run: Run) -> None:
+    opt = run.opt
+    folder = Path(opt["path"]["run"])
+    datasets, missing = {}, []
+    for dataset_opt in opt["datasets"].values():
+        images = dataset_opt["dataroot_gt"]
+        if images.startswith("bundled:") or Path(images).is_dir():
+            datasets[dataset_opt["name"]] = dataset_opt
+        else:
+            missing.append(f"{dataset_opt['name']}: left out; put its HR images into {images}")
+    if not datasets:
+        raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
+    print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
+    model = build_model(opt)
+    rows, panels = [], []
+    for name, dataset_opt in datasets.items():
+        dataset = build_dataset(dataset_opt)
+        every = max(1, len(dataset) // max(opt["panels"], 1))
+        for index, restored in enumerate(evaluate(model.restorers, dataset, opt["val"]["metrics"], model.device)):
+            rows += restored.rows
+            if opt["panels"] and index % every == every // 2:
+                panels.append(_save_panel(restored, dataset_opt, folder / "panels" / name))
+    _write(run, rows, panels, datasets, missing)
+
+
+def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) -> Path:
+    """Central crop of LR, every method and the ground truth, with the kernel."""
+    item, scale = restored.item, opt["scale"]
+    height, width = (min(side, length) for length in restored.gt.shape[:2])
+    top, left = ((length - part) // 2 // scale * scale
+                 for length, part in zip(restored.gt.shape[:2], (height, width), strict=True))
+
+    def crop(image, factor=1):
+        return image[top // factor : (top + height) // factor, left // factor : (left + width) // factor]
+
+    values = {row.method: row.value for row in restored.rows if row.metric == "psnr"}
+    titled = {f"{m} {values[m]:.2f} dB" if m in values else m: crop(image) for m, image in restored.sr.items()}
+    task = item["task"]
+    sigma_x, sigma_y = (task[key] or 1e-3 for key in ("sigma_x", "sigma_y"))
+    kernel = gaussian_kernel(sigma_x, sigma_y, task["theta"], opt["kernel_size"]).numpy()
+    picture = report.panel({"LR": crop(restored.lq, scale), **titled, "GT": crop(restored.gt)}, kernel)
+    path = folder / f"{Path(item['lq_path']).stem}_{item['kernel']}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path
+
+
+def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, dict], missing: list[str]) -> None:
+    opt, folder = run.opt, Path(run.opt["path"]["run"])
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = means(rows)
+    weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
+    notes = [PROTOCOL_NOTE, *([ORACLE_NOTE] if "network_t" in opt else []), *missing]
+    report.write_csv(rows, Row._fields, folder / "metrics.csv")
+    report.write_json(measured, opt, weights, folder / "metrics.json")
+    report.write_markdown(report.tables(measured, datasets, opt["scale"], "github"), notes, panels, folder / "report.md")
+    (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
+    print(f"\n{report.tables(measured, datasets, opt['scale'], 'simple')}\n")  # noqa: T201
+    print(f"report:   {folder / 'report.md'}\npictures: {folder / 'panels'}")  # noqa: T201

@@ -1,0 +1,118 @@
+"""The only module that writes and reads weights and training states."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mrda_utils.errors import UserError
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written, read or used here."""
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write `content` so that `path` holds either all of it or what it held before.
+
+    Raises:
+        CheckpointError: the file system refused; nothing half-written stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing, damaged, or with content other than tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read ({first_line})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
+    return content
+
+
+class Provenance(NamedTuple):
+    """Where weights come from; stored beside them and compared when a stage takes them up."""
+
+    stage: str
+    scale: int
+    degradation: str
+
+
+def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: int, path: Path) -> None:
+    """Write `nets` ({params: net} or {params, params_ema}) in BasicSR's layout, with provenance under `mrda`."""
+    content: dict[str, Any] = {
+        key: {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()} for key, net in nets.items()
+    }
+    content["mrda"] = {**provenance._asdict(), "iteration": iteration}
+    save(content, path)
+
+
+def _weights(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
+    weights = content.get(param_key, content.get("params", content))
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: no weights under {param_key!r} or 'params'")
+    weights = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+    if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(f"{path}: holds no weights of a network")
+    return weights
+
+
+def load_network(net: nn.Module, path: str | Path, param_key: str = "params_ema", stage: str | None = None) -> None:
+    """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
+
+    Args:
+        net: network that takes the weights.
+        path: file.
+        param_key: what to prefer; without it, `params` serves.
+        stage: refuse the weights of another stage (where the file says which).
+
+    Raises:
+        CheckpointError: damaged, of another stage or scale, or weights that do not fit.
+    """
+    content = load(path)
+    origin = content.get("mrda")
+    if isinstance(origin, dict):
+        if stage is not None and origin["stage"] != stage:
+            raise CheckpointError(f"{path}: weights of stage {origin['stage']}, expected {stage}")
+        if getattr(net, "upscale", origin["scale"]) != origin["scale"]:
+            raise CheckpointError(f"{path}: weights for scale {origin['scale']}, the option file says {net.upscale}")
+    try:
+        net.load_state_dict(_weights(content, param_key, path))
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {'; '.join(reasons[:3])}{more}") from error
+
+
+def states(folder: Path) -> list[Path]:
+    """Return the training states of a run, newest first."""
+    found = [p for p in folder.glob("*.state") if re.fullmatch(r"\d+", p.stem)] if folder.is_dir() else []
+    return sorted(found, key=lambda p: int(p.stem), reverse=True)
+
+
+def network_of_state(state_path: Path, label: str) -> Path:
+    """Return the weights file that belongs to `<run>/training_states/<iteration>.state`."""
+    return state_path.parent.parent / "models" / f"net_{label}_{state_path.stem}.pth"

@@ -1,0 +1,133 @@
+"""BasicSR's flags, and from them the complete, checked options of a run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from mrda_utils.distributed import Process, start
+from mrda_utils.options import OptionError, read_options
+
+
+class Run(NamedTuple):
+    """What an entry script works with."""
+
+    opt: dict
+    process: Process
+    auto_resume: bool
+    option_text: str
+    """The option file as read, under a header with date and command."""
+
+
+def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train one stage." if is_train else "Test on benchmark protocols.")
+    parser.add_argument("-opt", required=True, help="option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none",
+                        help="slurm: read its variables; torchrun needs no flag")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+    parser.add_argument("--debug", action="store_true", help="prefix the name by debug_, log every iteration")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # LOCAL_RANK is what counts
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="change options, for example train:total_iter=10")
+    return parser.parse_args(argv)
+
+
+def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
+    """Read flags and option file, join the processes, complete the options with what BasicSR's parts expect.
+
+    Args:
+        root: folder of the entry script; relative paths in the option file start here.
+        argv: arguments without the program's name; None for the command line's.
+        is_train: train.py or test.py.
+
+    Raises:
+        UserError: any mistake in flags, options or paths, before anything is written.
+    """
+    args = _parse(argv, is_train)
+    opt, text = read_options(args.opt, is_train, args.force_yml)
+    if args.debug:
+        _debug(opt)
+    _resolve_paths(opt, root)
+    _check_consistency(opt)
+    _check_files(opt, root, is_train)
+    process = start(args.launcher, opt["device"])
+    opt.update(
+        is_train=is_train,
+        dist=process.world_size > 1,
+        rank=process.rank,
+        world_size=process.world_size,
+        num_gpu=int(process.device.type == "cuda"),
+    )
+    for phase, dataset in opt["datasets"].items():
+        dataset.update(phase=phase.split("_")[0], scale=opt["scale"])
+        if phase == "train":
+            dataset["manual_seed"] = opt["manual_seed"]
+    command = " ".join(sys.argv if argv is None else argv)
+    header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
+    return Run(opt, process, args.auto_resume, header + text)
+
+
+def _debug(opt: dict) -> None:
+    opt["name"] = f"debug_{opt['name']}"
+    if "val" in opt and "val_freq" in opt["val"]:
+        opt["val"]["val_freq"] = 8
+    if "logger" in opt:
+        opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
+
+
+def _resolve_paths(opt: dict, root: Path) -> None:
+    """Make paths absolute, and add the folders of this run."""
+    for key, value in opt["path"].items():
+        opt["path"][key] = str(root / Path(value).expanduser())
+    for dataset in opt["datasets"].values():
+        if not dataset["dataroot_gt"].startswith("bundled:"):
+            dataset["dataroot_gt"] = str(root / Path(dataset["dataroot_gt"]).expanduser())
+    run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
+    opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
+
+
+def _check_consistency(opt: dict) -> None:
+    """Options of several sections that must agree."""
+    for section in ("network_g", "network_mln", "network_t"):
+        upscale = opt.get(section, {}).get("upscale", opt["scale"])
+        if upscale != opt["scale"]:
+            raise OptionError(f"{section}.upscale: {upscale}, but scale is {opt['scale']}")
+    if "network_mln" in opt:
+        teacher = "network_t" if "network_t" in opt else "network_g"
+        den_in_ch, num_feat = opt[teacher].get("den_in_ch"), opt["network_mln"].get("num_feat")
+        if den_in_ch != num_feat:
+            raise OptionError(f"{teacher}.den_in_ch: {den_in_ch}, but it reads MLN's num_feat {num_feat} channels")
+
+
+def _check_files(opt: dict, root: Path, is_train: bool) -> None:
+    """Weights to start from must be there; so must the training images."""
+    for key, value in opt["path"].items():
+        if (key.startswith("pretrain_network") or key == "resume_state") and not Path(value).is_file():
+            raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
+    if not is_train:
+        return
+    for phase, dataset in opt["datasets"].items():
+        folder = dataset["dataroot_gt"]
+        if not folder.startswith("bundled:") and not Path(folder).is_dir():
+            raise OptionError(f"datasets.{phase}.dataroot_gt: {folder} does not exist; put the images there")
+
+
+def _advice(weights: Path, root: Path) -> str:
+    """The command that makes `experiments/<name>/models/*.pth`, if one of our option files has this name."""
+    name = weights.parent.parent.name
+    for path in sorted((root / "options").rglob("*.yml")):
+        text = path.read_text(encoding="utf-8")
+        if re.search(rf"^name: {re.escape(name)}\s*(#.*)?$", text, re.MULTILINE):
+            return f"; run 'python train.py -opt {path.relative_to(root)}' first"
+    return ""
+
+
+def dump(opt: dict) -> str:
+    """Options as YAML, for the log."""
+    return yaml.safe_dump(opt, sort_keys=False)

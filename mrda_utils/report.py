@@ -1,0 +1,105 @@
+"""The report of a test: report.md, metrics.csv, metrics.json and picture panels, in a folder of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterable
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tabulate import tabulate
+
+from mrda_utils import __version__
+from mrda_utils.published import published_rows
+
+Means = dict[tuple[str, str, str], float]
+"""(dataset, method, metric) -> mean over images and kernels."""
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    return sha256(Path(path).read_bytes()).hexdigest()
+
+
+def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> None:
+    """One line for each image, kernel, method and metric."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows(rows)
+
+
+def write_json(means: Means, opt: dict, weights: dict[str, str], path: Path) -> None:
+    """Means, and what is needed to tell how they came about: hashes of options and weights, versions."""
+    content = {
+        "name": opt["name"],
+        "means": [dict(zip(("dataset", "method", "metric"), key, strict=True), value=v) for key, v in means.items()],
+        "options_sha256": sha256(json.dumps(opt, sort_keys=True).encode()).hexdigest(),
+        "weights_sha256": {key: file_hash(file) for key, file in weights.items()},
+        "versions": {
+            "mrda": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "basicsr", "numpy", "opencv-python")},
+        },
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def tables(means: Means, datasets: dict[str, dict], scale: int, fmt: str) -> str:
+    """One table a data set: our methods, then published ones where the protocol matches.
+
+    Args:
+        means: see `Means`.
+        datasets: options of each data set by its name.
+        scale: upscaling factor.
+        fmt: a format of `tabulate`.
+    """
+    parts = []
+    for name, opt in datasets.items():
+        metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
+        methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
+        rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
+        for published in published_rows(name, opt["protocol"], scale):
+            values = {"psnr": published.psnr, "ssim": published.ssim}
+            rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
+        digits = tuple(".4f" if "ssim" in metric else ".2f" for metric in metrics)
+        table = tabulate(rows, ["method", *metrics], tablefmt=fmt, floatfmt=("", *digits), missingval="-")
+        parts.append(f"{name}, {opt['protocol']}, x{scale}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:
+    """The tables, what was left out and how to read them, and the panels."""
+    pictures = [f"![{panel.stem}]({panel.relative_to(path.parent).as_posix()})" for panel in panels]
+    path.write_text("\n\n".join([f"# {path.parent.name}", text, *notes, *pictures]) + "\n", encoding="utf-8")
+
+
+def panel(pictures: dict[str, np.ndarray], kernel: np.ndarray, height: int = 256) -> Image.Image:
+    """Pictures side by side under their names, the blur kernel in a corner of the first.
+
+    Args:
+        pictures: name to (H, W, 3) uint8 BGR; each is brought to the same height, enlarged without smoothing.
+        kernel: (k, k) blur kernel.
+        height: of the pictures, pixels.
+    """
+    font, header, gap = ImageFont.load_default(14), 22, 4
+    shown = []
+    for image in pictures.values():
+        width = round(image.shape[1] * height / image.shape[0])
+        method = cv2.INTER_NEAREST if image.shape[0] <= height else cv2.INTER_AREA
+        shown.append(Image.fromarray(cv2.resize(image, (width, height), interpolation=method)[..., ::-1]))
+    inset = Image.fromarray((255 * kernel / kernel.max()).astype(np.uint8)).resize((63, 63), Image.Resampling.NEAREST)
+    shown[0].paste(inset.convert("RGB"), (0, height - 63))
+    canvas = Image.new("RGB", (sum(image.width + gap for image in shown) - gap, height + header), "white")
+    draw, left = ImageDraw.Draw(canvas), 0
+    for name, image in zip(pictures, shown, strict=True):
+        draw.text((left + 2, 3), name, fill="black", font=font)
+        canvas.paste(image, (left, header))
+        left += image.width + gap
+    return canvas

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mrda_arch import MLN
+from mrda_utils import checkpoint
+from mrda_utils.checkpoint import CheckpointError, Provenance
+
+HERE = Provenance("MLNMetaModel", 4, "type bicubic")
+
+
+def net(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return MLN(num_feat=4, **kwargs)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(("param_key", "seed"), [("params", 1), ("params_ema", 2)])
+def test_round_trip(tmp_path, param_key, seed):
+    path = tmp_path / "models" / "net_g_1.pth"
+    checkpoint.save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
+    loaded = net()
+    checkpoint.load_network(loaded, path, param_key)
+    assert same(loaded, net(seed))
+    assert [p.name for p in path.parent.iterdir()] == ["net_g_1.pth"]
+
+
+def test_basicsr_reads_our_files(tmp_path):
+    from basicsr.models.base_model import BaseModel
+
+    path = tmp_path / "net_g_1.pth"
+    checkpoint.save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
+    model, loaded = BaseModel({"num_gpu": 0, "is_train": False}), net()
+    model.load_network(loaded, str(path), True, "params_ema")
+    assert same(loaded, net(2))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda s: s, lambda s: {"params": s}, lambda s: {"params": {f"module.{k}": v for k, v in s.items()}}],
+    ids=["bare", "params", "module prefix"],
+)
+def test_foreign_layouts_are_accepted(tmp_path, wrap):
+    torch.save(wrap(net(1).state_dict()), tmp_path / "w.pth")
+    loaded = net()
+    checkpoint.load_network(loaded, tmp_path / "w.pth")
+    assert same(loaded, net(1))
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def write_damaged(kind, path):
+    checkpoint.save_network({"params": net()}, HERE, 1, path)
+    data = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif kind == "evil":
+        torch.save({"params": Evil()}, path)
+    elif kind == "list":
+        torch.save([1, 2], path)
+    elif kind == "no weights":
+        torch.save({"params": {"a": 1}}, path)
+    elif kind == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "empty", "text", "pickle", "evil", "list", "no weights", "missing"]
+)
+def test_a_useless_file_is_named_and_nothing_runs(tmp_path, kind, capsys):
+    path = tmp_path / "w.pth"
+    write_damaged(kind, path)
+    with pytest.raises(CheckpointError, match=r"w\.pth"):
+        checkpoint.load_network(net(), path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_weights_of_another_stage_or_scale_are_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    checkpoint.save_network({"params": net()}, HERE, 1, path)
+    with pytest.raises(CheckpointError, match="stage MLNMetaModel, expected MLNBicubicModel"):
+        checkpoint.load_network(net(), path, stage="MLNBicubicModel")
+    with pytest.raises(CheckpointError, match="scale 4, the option file says 2"):
+        checkpoint.load_network(net(upscale=2), path)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(net().state_dict(), path)
+    with pytest.raises(CheckpointError, match="does not fit MLN"):
+        checkpoint.load_network(MLN(num_feat=5), path)
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "w.pth"
+    checkpoint.save({"a": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"w\.pth: cannot be written .*No space left"):
+        checkpoint.save({"a": torch.zeros(3)}, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_states_are_sorted_by_iteration_and_other_names_ignored(tmp_path):
+    for name in ("5.state", "100.state", "20.state", "best.state", ".7.state.1.tmp", "x.pth"):
+        (tmp_path / name).touch()
+    assert [p.name for p in checkpoint.states(tmp_path)] == ["100.state", "20.state", "5.state"]
+    assert checkpoint.states(tmp_path / "nowhere") == []
+
+
+def test_buffers_are_saved(tmp_path):
+    layer = nn.BatchNorm1d(2)
+    layer.running_mean.fill_(3)
+    checkpoint.save_network({"params": layer}, HERE, 1, tmp_path / "w.pth")
+    assert checkpoint.load(tmp_path / "w.pth")["params"]["running_mean"].tolist() == [3, 3]
