@@ -1,0 +1,65 @@
+"""The four stages at the smallest size, on the bundled photographs, as the pipeline sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("mln_bicubic", "mln_meta", "teacher", "student")
+SIZE = {"num_feat": 4, "num_block": 1, "den_feat": 2}
+
+
+def stage_options(stage: str, experiments: Path, **changes) -> dict:
+    """The demo's option file of a stage, shrunk; `changes` are written section__key=value."""
+    opt = yaml.safe_load((ROOT / f"options/demo/train_{stage}_x4.yml").read_text().replace("1e-", "1.0e-"))
+    opt["datasets"] = {"train": opt["datasets"]["train"]}
+    opt["datasets"]["train"].update(gt_size=48, tasks_per_gpu=2, images_per_task=2)
+    del opt["val"]
+    for section in ("network_g", "network_t", "network_mln"):
+        if section in opt:
+            opt[section].update({k: v for k, v in SIZE.items() if opt[section]["type"] == "MRDANet" or k == "num_feat"})
+            if opt[section].get("den_in_ch", 3) != 3:
+                opt[section]["den_in_ch"] = SIZE["num_feat"]
+    if stage == "mln_meta":
+        opt["train"]["meta"]["num_support"] = 1
+    opt["train"].update(total_iter=6, scheduler={"milestones": [4]})
+    opt["logger"] = {"print_freq": 2, "save_checkpoint_freq": 3, "use_tb_logger": False}
+    opt["path"] = {k: v.replace("experiments/", f"{experiments}/") for k, v in opt.get("path", {}).items()}
+    opt["path"]["experiments_root"] = str(experiments)
+    opt["device"] = "cpu"
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        target = opt
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[last] = value
+    return opt
+
+
+def train(opt: dict, *flags: str) -> Path:
+    """Run train_pipeline on these options in this process; return the run's folder."""
+    import mrda_loss  # noqa: F401
+    import mrda_model  # noqa: F401
+    from mrda_utils.pipeline import train_pipeline
+
+    folder = Path(opt["path"]["experiments_root"])
+    folder.mkdir(parents=True, exist_ok=True)
+    option_file = folder / f"options_{opt['name']}.yml"
+    option_file.write_text(yaml.safe_dump(opt))
+    train_pipeline(ROOT, ["-opt", str(option_file), *flags])
+    return folder / opt["name"]
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """Experiments folder in which all four stages ran for 6 iterations, one after the other."""
+    import torch
+
+    torch.set_num_threads(1)
+    experiments = tmp_path_factory.mktemp("chain")
+    for stage in STAGES:
+        train(stage_options(stage, experiments))
+    return experiments

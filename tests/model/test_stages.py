@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import torch
+from basicsr.models import build_model
+
+from mrda_data import GTDataset
+from mrda_utils import checkpoint
+from mrda_utils.checkpoint import CheckpointError
+from mrda_utils.command_line import parse
+from tests.model.conftest import ROOT, STAGES, stage_options, train
+
+
+def build(stage, chain, tmp_path, **changes):
+    """Model of a stage on the chain's checkpoints, and one batch."""
+    import yaml
+
+    import mrda_loss  # noqa: F401
+    import mrda_model  # noqa: F401
+
+    (tmp_path / "o.yml").write_text(yaml.safe_dump(stage_options(stage, chain, **changes)))
+    opt = parse(ROOT, ["-opt", str(tmp_path / "o.yml")], is_train=True).opt
+    dataset = GTDataset(opt["datasets"]["train"])
+    samples = [dataset[i] for i in range(4)]
+    batch = {"gt": torch.stack([s["gt"] for s in samples]), "sample": torch.tensor([s["sample"] for s in samples])}
+    return build_model(opt), batch
+
+
+def weights(run, name="net_g_latest.pth"):
+    content = checkpoint.load(run / "models" / name)
+    return {f"{key}.{name}": t for key in ("params", "params_ema") for name, t in content[key].items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_leaves_weights_states_log_and_options(chain, stage):
+    run = chain / f"demo_{stage}_x4"
+    files = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and p.suffix != ".log")
+    assert files == [
+        f"demo_{stage}_x4.yml",
+        "models/net_g_3.pth",
+        "models/net_g_6.pth",
+        "models/net_g_latest.pth",
+        "training_states/3.state",
+        "training_states/6.state",
+    ]
+    log = next(run.glob("*.log")).read_text()
+    assert log.count("iter:       2") == log.count("iter:       6") == 1
+    assert not equal(weights(run, "net_g_3.pth"), weights(run, "net_g_6.pth"))
+    assert equal(weights(run, "net_g_6.pth"), weights(run))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_loss_falls_on_one_batch(chain, tmp_path, stage):
+    lr = {"mln_bicubic": 2e-3, "mln_meta": 5e-3}.get(stage, 5e-3)
+    model, batch = build(stage, chain, tmp_path, train__optim_g__lr=lr, train__scheduler__milestones=[])
+    losses = []
+    for i in range(1, 41):
+        model.update_learning_rate(i)
+        model.feed_data(batch)
+        model.optimize_parameters(i)
+        losses.append(sum(model.get_current_log().values()))
+    assert sum(losses[-5:]) < 0.98 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("stage", ["mln_meta", "teacher", "student"])
+def test_frozen_networks_stay_bit_identical_and_out_of_the_checkpoint(chain, tmp_path, stage):
+    model, batch = build(stage, chain, tmp_path)
+    frozen = {"mln_meta": lambda: [model.net_g.upscaler], "teacher": lambda: [model.idr_target.mln],
+              "student": lambda: [model.idr_target.mln, model.net_t]}[stage]()
+    before = [copy.deepcopy(net.state_dict()) for net in frozen]
+    for i in range(1, 4):
+        model.feed_data(batch)
+        model.optimize_parameters(i)
+    for net, state in zip(frozen, before, strict=True):
+        assert all(torch.equal(state[name], t) for name, t in net.state_dict().items())
+        assert all(not p.requires_grad and p.grad is None for p in net.parameters())
+    trained = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    assert not trained & {id(p) for net in frozen for p in net.parameters()}
+    if stage != "mln_meta":
+        names = checkpoint.load(chain / f"demo_{stage}_x4/models/net_g_latest.pth")["params"]
+        assert {name.split(".")[0] for name in names} == {"den", "rdan"}
+
+
+def test_tasks_of_a_batch_differ_and_repeat(chain, tmp_path):
+    model, batch = build("teacher", chain, tmp_path)
+    model.feed_data(batch)
+    lq = model.lq
+    assert len(model.tasks) == 2
+    model.feed_data({"gt": batch["gt"], "sample": batch["sample"] + 4})
+    assert not torch.equal(model.lq, lq)
+    model.feed_data(batch)
+    assert torch.equal(model.lq, lq)
+
+
+def test_the_teacher_adapts_each_task_by_itself(chain, tmp_path):
+    model, batch = build("teacher", chain, tmp_path)
+    model.feed_data(batch)
+    both = model.idr_target(model.tasks)
+    assert torch.equal(both[2:], model.idr_target(model.tasks[1:]))
+
+
+def test_the_student_starts_from_the_teachers_rdan(chain, tmp_path):
+    model, _ = build("student", chain, tmp_path)
+    for student, teacher in zip(model.net_g.rdan.parameters(), model.net_t.rdan.parameters(), strict=True):
+        assert torch.equal(student, teacher)
+    model, _ = build("student", chain, tmp_path,
+                     path__pretrain_network_g=str(chain / "demo_student_x4/models/net_g_latest.pth"))
+    assert not torch.equal(model.net_g.rdan.head.weight, model.net_t.rdan.head.weight)
+
+
+def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
+    model, batch = build("student", chain, tmp_path, train__kd_opt__warmup_iter=2)
+    before = copy.deepcopy(model.net_g.state_dict())
+    model.feed_data(batch)
+    for i in (1, 2):
+        model.optimize_parameters(i)
+        assert set(model.losses) == {"l_kl", "l_abs"}
+    after = model.net_g.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("rdan"))
+    assert not torch.equal(before["den.mlp.2.weight"], after["den.mlp.2.weight"])
+    model.optimize_parameters(3)
+    assert not torch.equal(before["rdan.head.weight"], model.net_g.rdan.head.weight)
+
+
+def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):
+    from mrda_model.adaptation import Shots, meta_gradient
+
+    model, batch = build("mln_meta", chain, tmp_path)
+    model.feed_data(batch)
+    inner_lrs = model.opt["adaptation"]["inner_lrs"]
+    expected = [
+        meta_gradient(model.net_g, Shots(lq[:1], gt[:1]), Shots(lq[1:], gt[1:]), inner_lrs, model.cri_pix)[1]
+        for lq, gt in model.tasks
+    ]
+    model.optimize_parameters(1)
+    for p, a, b in zip(model.net_g.body.parameters(), *expected, strict=True):
+        torch.testing.assert_close(p.grad, (a + b) / 2)
+
+
+def test_ema_follows_its_formula_buffers_included(chain, tmp_path):
+    model, batch = build("teacher", chain, tmp_path, train__ema_decay=0.9)
+    expected = copy.deepcopy(model.net_g_ema.state_dict())
+    model.net_g.rdan.mean.fill_(0.25)
+    for i in range(1, 4):
+        model.feed_data(batch)
+        model.optimize_parameters(i)
+        for name, p in model.net_g.named_parameters():
+            expected[name] = 0.9 * expected[name] + 0.1 * p.detach()
+    for name, p in model.net_g_ema.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+    assert model.net_g_ema.rdan.mean.unique().tolist() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("iteration", "lr"),
+    [(1, 0.25e-3), (3, 0.75e-3), (4, 1e-3), (10, 1e-3), (11, 0.5e-3), (20, 0.5e-3), (21, 0.25e-3)],
+)
+def test_learning_rate(chain, tmp_path, iteration, lr):
+    model, _ = build("mln_bicubic", chain, tmp_path, train__optim_g__lr=1e-3,
+                     train__scheduler={"milestones": [10, 20], "gamma": 0.5})
+    model.update_learning_rate(iteration, warmup_iter=4)
+    assert model.get_current_learning_rate() == [pytest.approx(lr)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("cut", [3, 5])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(chain, tmp_path, monkeypatch, stage, cut):
+    opt = stage_options(stage, chain, path__experiments_root=str(tmp_path))
+    opt["train"]["total_iter"] = cut
+    train(opt)
+    monkeypatch.chdir(tmp_path)  # resume works from anywhere
+    opt["train"]["total_iter"] = 6
+    run = train(opt, "--auto_resume")
+    assert equal(weights(run), weights(chain / f"demo_{stage}_x4"))
+    assert not list(tmp_path.glob("*archived*"))
+
+
+def test_resume_state_names_the_state(chain, tmp_path):
+    state = chain / "demo_teacher_x4/training_states/3.state"
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__resume_state=str(state))
+    assert equal(weights(train(opt)), weights(chain / "demo_teacher_x4"))
+
+
+@pytest.mark.parametrize("damaged", ["training_states/6.state", "models/net_g_6.pth"])
+def test_resume_falls_back_past_damage(chain, tmp_path, capsys, damaged):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__total_iter=6)
+    run = tmp_path / "demo_teacher_x4"
+    shutil.copytree(chain / "demo_teacher_x4", run)
+    (run / damaged).write_bytes((run / damaged).read_bytes()[:500])
+    (run / "training_states/best.state").write_text("not a number")
+    assert equal(weights(train(opt, "--auto_resume")), weights(chain / "demo_teacher_x4"))
+    assert "going on from an earlier state" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"degradation__sigma": [0.2, 2.0]}, {"degradation": {"type": "bicubic"}}])
+def test_resuming_with_another_degradation_is_refused(chain, tmp_path, change):
+    state = chain / "demo_teacher_x4/training_states/3.state"
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__resume_state=str(state), **change)
+    with pytest.raises(CheckpointError, match="degradation is 'type isotropic, sigma"):
+        train(opt)
+
+
+def test_weights_of_the_wrong_stage_are_refused(chain, tmp_path):
+    wrong = str(chain / "demo_mln_bicubic_x4/models/net_g_latest.pth")
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__pretrain_network_mln=wrong)
+    with pytest.raises(CheckpointError, match="weights of stage MLNBicubicModel, expected MLNMetaModel"):
+        train(opt)
+
+
+def test_a_second_run_of_the_same_name_archives_the_first(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
+    first = weights(train(opt))
+    train(opt)
+    run = train(opt)
+    archived = list(tmp_path.glob("demo_mln_bicubic_x4_archived_*"))
+    assert len(archived) == 2
+    assert all(equal(weights(folder), first) for folder in [*archived, run])
+
+
+def test_workers_change_nothing(chain, tmp_path):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path),
+                        datasets__train__num_worker_per_gpu=2)
+    assert equal(weights(train(opt)), weights(chain / "demo_teacher_x4"))
+
+
+def test_another_seed_gives_another_run(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), manual_seed=1)
+    assert not equal(weights(train(opt)), weights(chain / "demo_mln_bicubic_x4"))
+
+
+def test_validation_reports_the_averaged_weights_and_keeps_the_best(chain, tmp_path):
+    val = {"name": "Held", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
+    opt = stage_options(
+        "teacher", chain, path__experiments_root=str(tmp_path),
+        datasets__val={**val, "max_images": 1, "max_side": 48},
+        val={"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}},
+        logger__use_tb_logger=True,
+    )
+    run = train(opt)
+    log = next(run.glob("*.log")).read_text()
+    assert log.count("Validation Held") == 2  # at iteration 4 and once at the end
+    best = checkpoint.load(run / "training_states/6.state")["best_metric_results"]["Held"]["psnr"]
+    assert 10 < best["val"] < 60
+    assert any((run / "tb_logger").iterdir())
+    assert equal(weights(run), weights(chain / "demo_teacher_x4"))  # validating changes nothing

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mrda_arch  # noqa: F401
+import mrda_data  # noqa: F401
+import mrda_loss  # noqa: F401
+import mrda_model  # noqa: F401
+from mrda_utils.options import OptionError, force, parse_yaml, read_options, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "options").rglob("*.yml"))
+TEACHER = ROOT / "options/demo/train_teacher_x4.yml"
+
+
+def is_train(path):
+    return path.name.startswith("train")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT / "options").as_posix())
+def test_every_shipped_file_validates(path):
+    opt, text = read_options(path, is_train(path), [])
+    assert opt["name"].endswith(path.stem.removeprefix("train_").removeprefix("test_"))
+    assert text == path.read_text()
+
+
+def test_shipped_names_are_distinct():
+    names = [parse_yaml(path.read_text(), str(path))["name"] for path in FILES]
+    assert len(names) == len(set(names))
+
+
+def test_numbers_are_numbers():
+    text = "[1e-4, 5e3, -1E+2, 1.5e-3, .5e1, 7, 1_000, 0.5, e5, 1e]"
+    assert parse_yaml(text, "x") == [1e-4, 5e3, -1e2, 1.5e-3, 5.0, 7, 1000, 0.5, "e5", "1e"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: !!python/object/apply:os.system ['touch executed']", "could not determine a constructor"),
+        ("a: 1\nb: 2\na: 3", "key 'a' stands twice"),
+        ("a: [1, 2", "x line 1: no valid YAML"),
+        ("a: &x [*x, *y]", "no valid YAML"),
+    ],
+)
+def test_bad_yaml_is_refused_and_not_executed(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        parse_yaml(text, "x")
+    assert not list(tmp_path.iterdir())
+
+
+def changed(*entries):
+    return lambda: read_options(TEACHER, True, list(entries))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("train:ema_deacy=0.9", "train: unknown key 'ema_deacy', did you mean 'ema_decay'?"),
+        ("datasets:train:use_hflp=true", "datasets.train: unknown key 'use_hflp', did you mean 'use_hflip'?"),
+        ("network_g:num_fea=8", "network_g: unknown key 'num_fea', did you mean 'num_feat'?"),
+        ("network_g:num_feat=wide", "network_g.num_feat: 'wide': Input should be a valid integer"),
+        ("network_g:type=MRDANett", "network_g: type: 'MRDANett' is not registered, did you mean 'MRDANet'?"),
+        ("network_g:upsampler=nearest", "network_g.upsampler: 'nearest': Input should be 'pixelshuffle'"),
+        ("train:pixel_opt:type=L1Los", "did you mean 'L1Loss'?"),
+        ("train:pixel_opt:loss_wieght=1", "unknown key 'loss_wieght', did you mean 'loss_weight'?"),
+        ("val:metrics:psnr:test_y_chanel=true", "unknown key 'test_y_chanel', did you mean 'test_y_channel'?"),
+        ("train:total_iter=ten", "train.total_iter: 'ten': Input should be a valid integer"),
+        ("train:total_iter=0", "train.total_iter: 0: Input should be greater than or equal to 1"),
+        ("train:optim_g:lr=-1e-4", "train.optim_g.lr: -0.0001: Input should be greater than 0"),
+        ("train:scheduler:milestones=[5, 3]", r"train.scheduler.milestones: \[5, 3\] must ascend"),
+        ("datasets:train:use_rot=1", "datasets.train.use_rot: 1: Input should be a valid boolean"),
+        ("datasets:train:gt_size=97", "datasets.train.gt_size: 97 is no multiple of scale 4"),
+        ("degradation:sigma=[4.0, 0.2]", "degradation.sigma: .* is no range"),
+        ("degradation:kernel_size=20", "degradation.kernel_size: 20 is even"),
+        ("degradation:type=isotropc", "degradation: .*isotropc.*'bicubic', 'isotropic', 'anisotropic'"),
+        ("model_type=MRDATeacher", "model_type: 'MRDATeacher', did you mean 'MRDATeacherModel'?"),
+        ("scale=5", "scale: 5: Input should be 2, 3 or 4"),
+        ("name=../x", "name: '../x'"),
+        ("manual_seed=-1", "manual_seed: -1"),
+        ("num_gpu=auto", "unknown key 'num_gpu'"),
+    ],
+)
+def test_mistakes_name_key_and_value(entry, message):
+    with pytest.raises(OptionError, match=message):
+        changed(entry)()
+
+
+@pytest.mark.parametrize("key", ["name", "train", "datasets", "degradation", "network_g", "network_mln", "path"])
+def test_a_missing_section_is_named(key):
+    opt = parse_yaml(TEACHER.read_text(), "x")
+    del opt[key]
+    with pytest.raises(OptionError, match=rf"\n  {key}: missing"):
+        validate(opt, True, "x")
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(OptionError) as caught:
+        changed("train:total_iter=0", "scale=5")()
+    assert "train.total_iter" in str(caught.value)
+    assert "scale: 5" in str(caught.value)
+
+
+def test_force_yml_parses_yaml_and_executes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt = {"train": {"lr": 1}}
+    force(opt, ["train:lr=1e-4", "train:milestones=[1, 2]", "name=a=b", 'train:x=__import__("os").system("touch y")'])
+    assert opt == {
+        "train": {"lr": 1e-4, "milestones": [1, 2], "x": '__import__("os").system("touch y")'},
+        "name": "a=b",
+    }
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("entry", ["train", "name:x=1"])
+def test_force_yml_mistakes(entry):
+    with pytest.raises(OptionError, match=f"--force_yml {entry}"):
+        changed(entry)()
+
+
+@pytest.mark.parametrize("text", ["", "just text", "[1, 2]"])
+def test_a_file_without_sections_is_refused(tmp_path, text):
+    (tmp_path / "o.yml").write_text(text)
+    with pytest.raises(OptionError, match=r"o\.yml"):
+        read_options(tmp_path / "o.yml", True, [])
+    with pytest.raises(OptionError, match="cannot be read"):
+        read_options(tmp_path / "none.yml", True, [])
+
+
+def test_an_oracle_needs_all_its_parts():
+    path = ROOT / "options/demo/test_gaussian8_x4.yml"
+    opt = parse_yaml(path.read_text(), "x")
+    del opt["network_mln"]
+    with pytest.raises(OptionError, match="network_mln: missing, the teacher's row needs all of"):
+        validate(opt, False, "x")
+
+
+def test_defaults_are_filled_in():
+    opt, _ = read_options(TEACHER, True, [])
+    assert opt["train"]["optim_g"]["betas"] == [0.9, 0.999]
+    assert opt["network_g"]["num_in_ch"] == 3
+    assert yaml.safe_load(yaml.safe_dump(opt)) == opt
