@@ -5,6 +5,7 @@
 
 from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
 
+# isort: split
 from mrda_arch.den_arch import DEN
 from mrda_arch.mln_arch import MLN
 from mrda_arch.mrda_net_arch import MRDANet

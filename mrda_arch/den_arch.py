@@ -5,7 +5,7 @@ from __future__ import annotations
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import conv3x3, leaky_relu
+from mrda_arch.arch_util import NEGATIVE_SLOPE, conv3x3, leaky_relu
 
 
 @ARCH_REGISTRY.register()
@@ -32,6 +32,12 @@ class DEN(nn.Module):
             layers += [conv3x3(in_ch, out_ch, stride), leaky_relu()]
         self.body = nn.Sequential(*layers)
         self.mlp = nn.Sequential(nn.Linear(4 * w, 4 * w), leaky_relu(), nn.Linear(4 * w, 4 * w))
+        for layer in (*self.body, *self.mlp):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                # keeps the signal's variance (He et al. 2015); torch's default lets it fade over eight layers, and
+                # the representation then starts as a constant
+                nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, cond: Tensor) -> Tensor:
         """Map (N, num_in_ch, h, w) of any size to the implicit degradation representation (N, 4 num_feat)."""

@@ -16,9 +16,10 @@ RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, in [0, 1]
 
 
 def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each channel of each sample with its own kernel, zero padded: (N, C, h, w), (N, C, k, k) -> (N, C, h, w).
+    """Convolve each channel of each sample with its own kernel, zero padded.
 
-    One grouped convolution with N * C groups, which is far faster than a loop over samples.
+    (N, C, h, w) and (N, C, k, k) -> (N, C, h, w). One grouped convolution with N * C groups is far faster than a loop
+    over samples.
     """
     n, c, h, w = feat.shape
     k = kernel.shape[-1]

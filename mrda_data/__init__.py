@@ -2,6 +2,7 @@
 
 from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
 
+# isort: split
 from mrda_data.benchmark_dataset import BenchmarkDataset
 from mrda_data.gt_dataset import GTDataset
 

@@ -7,6 +7,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from mrda_data.degradation.classic import classic_degrade
+from mrda_data.images import ImageError
 from mrda_data.protocols import protocol_tasks, task_label
 from mrda_data.sources import open_source
 from mrda_utils.seeding import torch_generator
@@ -23,7 +24,7 @@ class BenchmarkDataset(Dataset):
             `max_side` (pixels of gt, a central crop) keep validation during training short.
 
     Raises:
-        ImageError: no image, or one that cannot be read.
+        ImageError: no image, or one that cannot be read or is too small for the kernel.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -44,5 +45,8 @@ class BenchmarkDataset(Dataset):
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
         gt = image[:, top : top + height // scale * scale, left : left + width // scale * scale]
         generator = torch_generator(0, f"noise {name}", task_index)
-        lq = classic_degrade(gt[None], task, scale, self.opt["kernel_size"], generator)[0]
-        return {"gt": gt, "lq": lq, "lq_path": name, "kernel": task_label(task), "task": task}
+        try:
+            lq = classic_degrade(gt[None], task, scale, self.opt["kernel_size"], generator)
+        except ValueError as error:
+            raise ImageError(f"{name}: {error}") from error
+        return {"gt": gt, "lq": lq[0], "lq_path": name, "kernel": task_label(task), "task": task}

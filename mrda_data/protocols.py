@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from mrda_data.degradation import Task
 
-GAUSSIAN8_WIDTHS = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.80, 3.20)}  # pixels; eight evenly spaced, both ends included
+GAUSSIAN8_WIDTHS = {
+    2: (0.80, 1.60),
+    3: (1.35, 2.40),
+    4: (1.80, 3.20),
+}  # pixels; eight evenly spaced, both ends included
 
 
 def _isotropic(sigma: float) -> Task:

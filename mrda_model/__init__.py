@@ -2,6 +2,7 @@
 
 from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
 
+# isort: split
 from mrda_model.mln_bicubic_model import MLNBicubicModel
 from mrda_model.mln_meta_model import MLNMetaModel
 from mrda_model.student_model import MRDAStudentModel

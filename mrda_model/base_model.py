@@ -53,8 +53,7 @@ class StageModel(SRModel):
         net = net.to(self.device)
         if self.opt["dist"]:
             devices = [self.device] if self.device.type == "cuda" else None
-            unused = self.find_unused_parameters
-            net = DistributedDataParallel(net, devices, broadcast_buffers=False, find_unused_parameters=unused)
+            net = DistributedDataParallel(net, devices, find_unused_parameters=self.find_unused_parameters)
         return net
 
     def print_network(self, net: nn.Module) -> None:
@@ -138,12 +137,15 @@ class StageModel(SRModel):
     def validation(self, dataset: torch.utils.data.Dataset, current_iter: int, tb_logger: object) -> None:
         """Measure the metrics of `val` on a BenchmarkDataset; log means and the best so far."""
         name = dataset.opt["name"]
-        rows = [row for item in evaluate({"": self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
-                for row in item.rows]
+        rows = [
+            row
+            for item in evaluate({"": self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
+            for row in item.rows
+        ]
         best = self.best_metric_results.setdefault(name, {})
         lines = [f"Validation {name}"]
         for (_, _, metric), value in means(rows).items():
-            sign = -1 if self.opt["val"]["metrics"][metric].get("better") == "lower" else 1
+            sign = -1 if self.opt["val"]["metrics"][metric]["better"] == "lower" else 1
             if metric not in best or sign * value > sign * best[metric]["val"]:
                 best[metric] = {"val": value, "iter": current_iter}
             lines.append(f"\t # {metric}: {value:.4f}\tBest: {best[metric]['val']:.4f} @ {best[metric]['iter']} iter")
@@ -187,5 +189,6 @@ class StageModel(SRModel):
         if self.ema_decay > 0:
             checkpoint.load_network(self.net_g_ema, weights_path, "params_ema")
         for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
+            # the moments are the state's, the settings the option file's
+            optimizer.load_state_dict({**stored, "param_groups": optimizer.state_dict()["param_groups"]})
         self.best_metric_results = resume_state["best_metric_results"]

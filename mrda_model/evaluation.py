@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mrda_arch import MLN, MRDANet
 from mrda_model.adaptation import adapt, adapted_features, super_resolve
+from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
 Restorer = Callable[[Tensor, Tensor], Tensor]
@@ -70,7 +71,7 @@ class Restored(NamedTuple):
 
 def _to_image(tensor: Tensor, what: str) -> np.ndarray:
     if not torch.isfinite(tensor).all():
-        raise FloatingPointError(f"{what}: the output is not finite")
+        raise UserError(f"{what}: the output is not finite; the training diverged, take earlier weights")
     return tensor2img(tensor.clone())  # a clone: tensor2img clips its argument in place
 
 
@@ -87,7 +88,7 @@ def evaluate(
         device: where the restorers compute.
 
     Raises:
-        FloatingPointError: an output with NaN or infinity, naming method and image.
+        UserError: an output with NaN or infinity, naming method and image.
     """
     for index in tqdm(range(len(dataset)), dataset.opt["name"], disable=None, leave=False):
         item = dataset[index]

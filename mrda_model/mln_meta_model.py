@@ -19,7 +19,7 @@ class MLNMetaModel(StageModel):
     start_stage = "MLNBicubicModel"
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Freeze the upscaler; no DDP wrapper, since its hooks never see a functional call: gradients are reduced here."""
+        """Freeze the upscaler; no DDP wrapper: its hooks never see a functional call, so the step reduces by itself."""
         net.upscaler.requires_grad_(False)
         return net.to(self.device)
 

@@ -15,7 +15,9 @@ class MRDATestModel(BaseModel):
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
-        self.student = build_frozen(opt["network_g"], opt["path"]["pretrain_network_g"], "MRDAStudentModel", self.device)
+        self.student = build_frozen(
+            opt["network_g"], opt["path"]["pretrain_network_g"], "MRDAStudentModel", self.device
+        )
         self.restorers: dict[str, Restorer] = {
             "Bicubic": bicubic_restorer(opt["scale"]),
             "Student": network_restorer(self.student),

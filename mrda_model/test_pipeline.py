@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from basicsr.data import build_dataset
@@ -55,6 +56,7 @@ def _test(run: Run) -> None:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
     print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
     model = build_model(opt)
+    shutil.rmtree(folder / "panels", ignore_errors=True)  # of an earlier test of this name
     rows, panels = [], []
     for name, dataset_opt in datasets.items():
         dataset = build_dataset(dataset_opt)
@@ -70,8 +72,10 @@ def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) ->
     """Central crop of LR, every method and the ground truth, with the kernel."""
     item, scale = restored.item, opt["scale"]
     height, width = (min(side, length) for length in restored.gt.shape[:2])
-    top, left = ((length - part) // 2 // scale * scale
-                 for length, part in zip(restored.gt.shape[:2], (height, width), strict=True))
+    top, left = (
+        (length - part) // 2 // scale * scale
+        for length, part in zip(restored.gt.shape[:2], (height, width), strict=True)
+    )
 
     def crop(image, factor=1):
         return image[top // factor : (top + height) // factor, left // factor : (left + width) // factor]
@@ -96,7 +100,9 @@ def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, di
     notes = [PROTOCOL_NOTE, *([ORACLE_NOTE] if "network_t" in opt else []), *missing]
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
     report.write_json(measured, opt, weights, folder / "metrics.json")
-    report.write_markdown(report.tables(measured, datasets, opt["scale"], "github"), notes, panels, folder / "report.md")
+    report.write_markdown(
+        report.tables(measured, datasets, opt["scale"], "github"), notes, panels, folder / "report.md"
+    )
     (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
     print(f"\n{report.tables(measured, datasets, opt['scale'], 'simple')}\n")  # noqa: T201
     print(f"report:   {folder / 'report.md'}\npictures: {folder / 'panels'}")  # noqa: T201

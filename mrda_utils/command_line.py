@@ -28,13 +28,22 @@ class Run(NamedTuple):
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train one stage." if is_train else "Test on benchmark protocols.")
     parser.add_argument("-opt", required=True, help="option file (YAML)")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none",
-                        help="slurm: read its variables; torchrun needs no flag")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="none",
+        help="slurm: read its variables; torchrun needs no flag",
+    )
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
     parser.add_argument("--debug", action="store_true", help="prefix the name by debug_, log every iteration")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # LOCAL_RANK is what counts
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE",
-                        help="change options, for example train:total_iter=10")
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change options, for example train:total_iter=10",
+    )
     return parser.parse_args(argv)
 
 

@@ -50,7 +50,9 @@ def start(launcher: str, device: str) -> Process:
         _slurm_environment()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
-        raise UserError("--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ...")
+        raise UserError(
+            "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
+        )
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if use_cuda:
         torch.cuda.set_device(local_rank)

@@ -32,8 +32,9 @@ def run_logger(run: Run, log_file: Path) -> Iterator[logging.Logger]:
     if run.process.rank == 0:
         handler = logging.FileHandler(log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        logger.handlers[0].setLevel(logging.INFO)  # BasicSR's, for the console
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)
     try:
         yield logger
     finally:
@@ -124,8 +125,10 @@ def _train(run: Run) -> None:
 
     log_file = Path(opt["path"]["run"]) / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
     with run_logger(run, log_file) as logger:
-        logger.info("mrda %s, torch %s, device %s, %d process(es)\n%s",
-                    __version__, torch.__version__, process.device, process.world_size, dump(opt))
+        logger.info(
+            "mrda %s, torch %s, %s, %d process(es)", __version__, torch.__version__, process.device, process.world_size
+        )
+        logger.debug("Options:\n%s", dump(opt))  # for the file: the console shows what changes
         model = build_model(opt)
         if state is not None:
             model.resume_training(state, state_path)
@@ -140,10 +143,13 @@ def _loop(
     total = opt["train"]["total_iter"]
     batch = opt["datasets"]["train"]["tasks_per_gpu"] * opt["datasets"]["train"]["images_per_task"]
     samples = batch * run.process.world_size
-    logger.info("%d images, %d samples an iteration, iterations %d to %d", len(train_set), samples, first_step + 1, total)
+    logger.info(
+        "%d images, %d samples an iteration, iterations %d to %d", len(train_set), samples, first_step + 1, total
+    )
     tb_logger = _tensorboard(run) if is_main and opt["logger"]["use_tb_logger"] else None
-    message = MessageLogger({**opt, "logger": {**opt["logger"], "use_tb_logger": tb_logger is not None}},
-                            first_step, tb_logger)
+    message = MessageLogger(
+        {**opt, "logger": {**opt["logger"], "use_tb_logger": tb_logger is not None}}, first_step, tb_logger
+    )
     message.max_iters = total + 1  # BasicSR counts one too few and shows a negative time at the end
     data_timer, iter_timer = AvgTimer(), AvgTimer()
     started, current_iter, validated = time.time(), first_step, -1
@@ -158,9 +164,16 @@ def _loop(
             bar.update()
             if current_iter % opt["logger"]["print_freq"] == 0:
                 log = model.get_current_log()
-                message({"epoch": current_iter * samples // len(train_set), "iter": current_iter,
-                         "lrs": model.get_current_learning_rate(), "time": iter_timer.get_avg_time(),
-                         "data_time": data_timer.get_avg_time(), **log})
+                message(
+                    {
+                        "epoch": current_iter * samples // len(train_set),
+                        "iter": current_iter,
+                        "lrs": model.get_current_learning_rate(),
+                        "time": iter_timer.get_avg_time(),
+                        "data_time": data_timer.get_avg_time(),
+                        **log,
+                    }
+                )
             if is_main and current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
                 model.save(current_iter * samples // len(train_set), current_iter)
             if is_main and val_sets and current_iter % opt["val"]["val_freq"] == 0:
@@ -174,8 +187,11 @@ def _loop(
         if current_iter > first_step and current_iter % opt["logger"]["save_checkpoint_freq"]:
             model.save(current_iter * samples // len(train_set), current_iter)
         model.save_weights("latest", current_iter)
-        logger.info("End of training after %s; weights in %s",
-                    datetime.timedelta(seconds=int(time.time() - started)), opt["path"]["models"])
+        logger.info(
+            "End of training after %s; weights in %s",
+            datetime.timedelta(seconds=int(time.time() - started)),
+            opt["path"]["models"],
+        )
     if tb_logger:
         tb_logger.close()
 

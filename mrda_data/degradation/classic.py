@@ -13,7 +13,7 @@ from mrda_utils.resize import imresize
 
 
 def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, generator: torch.Generator) -> Tensor:
-    """lq = quantise((gt * k) downsampled + n), paper Eq. (1); `Degradation.apply` with the classic task's parameters.
+    """Lq = quantise((gt * k) downsampled + n), paper Eq. (1); `Degradation.apply` with the classic task's parameters.
 
     Args:
         gt: (N, 3, H, W) RGB in [0, 1].

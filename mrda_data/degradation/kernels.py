@@ -43,7 +43,9 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
     size = kernel.shape[-1]
     half = size // 2
     if min(height, width) <= half:
-        raise ValueError(f"image of {height}x{width} is too small for a {size}x{size} kernel: at least {half + 1} pixels")
+        raise ValueError(
+            f"image of {height}x{width} is too small for a {size}x{size} kernel: at least {half + 1} pixels"
+        )
     padded = F.pad(image, (half,) * 4, mode="reflect")
     # one group a channel and sample: far faster on the CPU than one group that shares the kernel
     weight = kernel.to(image).expand(n * c, 1, size, size)

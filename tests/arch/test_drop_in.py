@@ -57,8 +57,13 @@ def _options(folder, model_type):
     if model_type == "SRGANModel":
         train["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
         train["train"]["optim_d"] = {"type": "Adam", "lr": 0.001}
-        train["train"]["gan_opt"] = {"type": "GANLoss", "gan_type": "vanilla", "real_label_val": 1.0,
-                                     "fake_label_val": 0.0, "loss_weight": 0.1}
+        train["train"]["gan_opt"] = {
+            "type": "GANLoss",
+            "gan_type": "vanilla",
+            "real_label_val": 1.0,
+            "fake_label_val": 0.0,
+            "loss_weight": 0.1,
+        }
     test = {**train, "datasets": {"test": train["datasets"]["val"]}}
     test["path"] = {"pretrain_network_g": str(folder / "experiments/foreign/models/net_g_3.pth")}
     test["val"] = {**train["val"], "suffix": None}

@@ -137,3 +137,10 @@ def test_benchmark_images_and_side_can_be_limited(folder):
     assert len(dataset) == 2
     image = torch.from_numpy(dataset.source.read(0)).permute(2, 0, 1).float() / 255
     assert torch.equal(dataset[0]["gt"], image[:, 8:32, 13:37])
+
+
+def test_a_test_image_too_small_for_the_kernel_is_named(tmp_path):
+    Image.new("RGB", (40, 10)).save(tmp_path / "thin.png")
+    opt = {"name": "x", "dataroot_gt": str(tmp_path), "scale": 2, "protocol": "gaussian8", "kernel_size": 21}
+    with pytest.raises(ImageError, match=r"thin\.png: image of 10x40 is too small for a 21x21 kernel"):
+        BenchmarkDataset(opt)[0]

@@ -61,8 +61,9 @@ def test_lq_size_and_grid(scale, kind):
     assert lq.max() <= 1
 
 
-@pytest.mark.parametrize("degradation", [IsotropicDegradation(scale=4, sigma=[0.2, 4.0]),
-                                         AnisotropicDegradation(scale=4, **ANISO)])
+@pytest.mark.parametrize(
+    "degradation", [IsotropicDegradation(scale=4, sigma=[0.2, 4.0]), AnisotropicDegradation(scale=4, **ANISO)]
+)
 def test_equal_generators_give_equal_tasks_and_bytes(degradation):
     gt = torch.rand(2, 3, 48, 48)
     runs = []

@@ -7,6 +7,7 @@ from skimage.metrics import structural_similarity
 
 from mrda_data import BenchmarkDataset
 from mrda_model.evaluation import Row, bicubic_restorer, evaluate, means, network_restorer
+from mrda_utils.errors import UserError
 
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True},
@@ -55,5 +56,5 @@ def test_means_average_images_not_squared_errors():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_non_finite_output_is_an_error(dataset, bad):
     broken = network_restorer(lambda lq: torch.full((1, 3, 96, 96), bad))
-    with pytest.raises(FloatingPointError, match=r"Broken on photos chelsea\.png sigma1\.80"):
+    with pytest.raises(UserError, match=r"Broken on photos chelsea\.png sigma1\.80"):
         next(evaluate({"Broken": broken}, dataset, METRICS, torch.device("cpu")))

@@ -66,14 +66,17 @@ def test_loss_falls_on_one_batch(chain, tmp_path, stage):
         model.feed_data(batch)
         model.optimize_parameters(i)
         losses.append(sum(model.get_current_log().values()))
-    assert sum(losses[-5:]) < 0.98 * sum(losses[:5])
+    assert losses[-1] < 0.98 * losses[0]
 
 
 @pytest.mark.parametrize("stage", ["mln_meta", "teacher", "student"])
 def test_frozen_networks_stay_bit_identical_and_out_of_the_checkpoint(chain, tmp_path, stage):
     model, batch = build(stage, chain, tmp_path)
-    frozen = {"mln_meta": lambda: [model.net_g.upscaler], "teacher": lambda: [model.idr_target.mln],
-              "student": lambda: [model.idr_target.mln, model.net_t]}[stage]()
+    frozen = {
+        "mln_meta": lambda: [model.net_g.upscaler],
+        "teacher": lambda: [model.idr_target.mln],
+        "student": lambda: [model.idr_target.mln, model.net_t],
+    }[stage]()
     before = [copy.deepcopy(net.state_dict()) for net in frozen]
     for i in range(1, 4):
         model.feed_data(batch)
@@ -110,8 +113,9 @@ def test_the_student_starts_from_the_teachers_rdan(chain, tmp_path):
     model, _ = build("student", chain, tmp_path)
     for student, teacher in zip(model.net_g.rdan.parameters(), model.net_t.rdan.parameters(), strict=True):
         assert torch.equal(student, teacher)
-    model, _ = build("student", chain, tmp_path,
-                     path__pretrain_network_g=str(chain / "demo_student_x4/models/net_g_latest.pth"))
+    model, _ = build(
+        "student", chain, tmp_path, path__pretrain_network_g=str(chain / "demo_student_x4/models/net_g_latest.pth")
+    )
     assert not torch.equal(model.net_g.rdan.head.weight, model.net_t.rdan.head.weight)
 
 
@@ -163,8 +167,9 @@ def test_ema_follows_its_formula_buffers_included(chain, tmp_path):
     [(1, 0.25e-3), (3, 0.75e-3), (4, 1e-3), (10, 1e-3), (11, 0.5e-3), (20, 0.5e-3), (21, 0.25e-3)],
 )
 def test_learning_rate(chain, tmp_path, iteration, lr):
-    model, _ = build("mln_bicubic", chain, tmp_path, train__optim_g__lr=1e-3,
-                     train__scheduler={"milestones": [10, 20], "gamma": 0.5})
+    model, _ = build(
+        "mln_bicubic", chain, tmp_path, train__optim_g__lr=1e-3, train__scheduler={"milestones": [10, 20], "gamma": 0.5}
+    )
     model.update_learning_rate(iteration, warmup_iter=4)
     assert model.get_current_learning_rate() == [pytest.approx(lr)]
 
@@ -225,8 +230,7 @@ def test_a_second_run_of_the_same_name_archives_the_first(chain, tmp_path):
 
 
 def test_workers_change_nothing(chain, tmp_path):
-    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path),
-                        datasets__train__num_worker_per_gpu=2)
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), datasets__train__num_worker_per_gpu=2)
     assert equal(weights(train(opt)), weights(chain / "demo_teacher_x4"))
 
 
@@ -238,7 +242,9 @@ def test_another_seed_gives_another_run(chain, tmp_path):
 def test_validation_reports_the_averaged_weights_and_keeps_the_best(chain, tmp_path):
     val = {"name": "Held", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
     opt = stage_options(
-        "teacher", chain, path__experiments_root=str(tmp_path),
+        "teacher",
+        chain,
+        path__experiments_root=str(tmp_path),
         datasets__val={**val, "max_images": 1, "max_side": 48},
         val={"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}},
         logger__use_tb_logger=True,

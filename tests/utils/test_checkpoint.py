@@ -80,9 +80,7 @@ def write_damaged(kind, path):
         path.unlink()
 
 
-@pytest.mark.parametrize(
-    "kind", ["truncated", "empty", "text", "pickle", "evil", "list", "no weights", "missing"]
-)
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "pickle", "evil", "list", "no weights", "missing"])
 def test_a_useless_file_is_named_and_nothing_runs(tmp_path, kind, capsys):
     path = tmp_path / "w.pth"
     write_damaged(kind, path)

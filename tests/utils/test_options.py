@@ -76,6 +76,8 @@ def changed(*entries):
         ("datasets:train:use_rot=1", "datasets.train.use_rot: 1: Input should be a valid boolean"),
         ("datasets:train:gt_size=97", "datasets.train.gt_size: 97 is no multiple of scale 4"),
         ("degradation:sigma=[4.0, 0.2]", "degradation.sigma: .* is no range"),
+        ("datasets:train:gt_size=8", "datasets.train.gt_size: 8 is too small for kernel_size 21"),
+        ("val:metrics:psnr:better=bigger", "better: 'bigger'"),
         ("degradation:kernel_size=20", "degradation.kernel_size: 20 is even"),
         ("degradation:type=isotropc", "degradation: .*isotropc.*'bicubic', 'isotropic', 'anisotropic'"),
         ("model_type=MRDATeacher", "model_type: 'MRDATeacher', did you mean 'MRDATeacherModel'?"),

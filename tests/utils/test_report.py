@@ -20,7 +20,9 @@ def test_published_rows_stand_where_the_protocol_matches():
     assert "published" not in other
 
 
-@pytest.mark.parametrize(("dataset", "protocol", "scale"), [("Set5", "bicubic", 4), ("Set5", "gaussian8", 2), ("X", "gaussian8", 4)])
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "scale"), [("Set5", "bicubic", 4), ("Set5", "gaussian8", 2), ("X", "gaussian8", 4)]
+)
 def test_no_published_row_of_another_protocol(dataset, protocol, scale):
     assert published_rows(dataset, protocol, scale) == []
 

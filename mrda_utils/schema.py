@@ -1,0 +1,382 @@
+"""The typed schema of option files: the only place that knows keys, types, units and defaults.
+
+What a registered architecture, loss or metric accepts is read off its signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Len, Lt
+from basicsr.utils import registry
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+
+def did_you_mean(key: str, known: list[str]) -> str:
+    """Advice on an unknown key: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+class Section(BaseModel):
+    """A mapping in which an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}, {did_you_mean(str(key), list(cls.model_fields))}")
+        return data
+
+
+def _ordered(pair: list[float]) -> list[float]:
+    if not 0 <= pair[0] <= pair[1]:
+        raise ValueError(f"{pair} is no range: it needs 0 <= low <= high")
+    return pair
+
+
+def _ascending(values: list[int]) -> list[int]:
+    if values != sorted(values):
+        raise ValueError(f"{values} must ascend")
+    return values
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"{value} is even")
+    return value
+
+
+Count = Annotated[int, Ge(1)]
+Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
+PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
+KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+
+
+def _registered(kind: str, skip: tuple[str, ...] = (), **extra: Any) -> Any:
+    """Type of a mapping `type` + that object's arguments, `type` being in BasicSR's registry of this kind.
+
+    Args:
+        kind: ARCH, LOSS, METRIC ...
+        skip: arguments that do not come from the option file.
+        extra: keys beside the arguments, as (type, default).
+    """
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        objects = getattr(registry, f"{kind}_REGISTRY")._obj_map
+        name = value.get("type")
+        if name not in objects:
+            raise ValueError(f"type: {name!r} is not registered, {did_you_mean(str(name), sorted(objects))}")
+        model = _signature_model(objects[name], skip, extra)
+        arguments = {key: item for key, item in value.items() if key != "type"}
+        return {"type": name, **model.model_validate(arguments).model_dump()}
+
+    return Annotated[dict[str, Any], AfterValidator(check)]
+
+
+def _signature_model(target: Any, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    fields = {**extra}
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD or parameter.name in skip:
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    return create_model(target.__name__, __base__=Section, **fields)
+
+
+class Bicubic(Section):
+    """MATLAB bicubic downsampling alone."""
+
+    type: Literal["bicubic"]
+
+
+class Isotropic(Section):
+    """Isotropic Gaussian blur, one width a task."""
+
+    type: Literal["isotropic"]
+    sigma: PositiveRange = Field(description="range of the blur's standard deviation, pixels of gt")
+    kernel_size: KernelSize = Field(21, description="pixels, odd")
+
+
+class Anisotropic(Section):
+    """Anisotropic Gaussian blur and noise, one kernel and one noise level a task; angles uniform on [0, pi)."""
+
+    type: Literal["anisotropic"]
+    sigma_x: PositiveRange = Field(description="range of the standard deviation along the first axis, pixels of gt")
+    sigma_y: PositiveRange = Field(description="range of the standard deviation along the second axis, pixels of gt")
+    noise_sigma_255: Range = Field(description="range of the noise's standard deviation, on the 0-255 scale")
+    kernel_size: KernelSize = Field(21, description="pixels, odd")
+
+
+Degradation = Annotated[Bicubic | Isotropic | Anisotropic, Field(discriminator="type")]
+
+
+class TrainSet(Section):
+    """Random crops of ground-truth images."""
+
+    name: str
+    type: Literal["GTDataset"]
+    dataroot_gt: str = Field(description="folder of HR images (sub-folders included), or bundled:train")
+    gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
+    use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
+    use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
+    tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
+    images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
+    num_worker_per_gpu: Annotated[int, Ge(0)] = Field(0, description="loader processes; 0 reads in the main process")
+
+
+class BenchmarkSet(Section):
+    """Whole images under every degradation of a protocol."""
+
+    name: Name
+    type: Literal["BenchmarkDataset"]
+    dataroot_gt: str = Field(description="folder of HR images, or bundled:test")
+    protocol: Literal["gaussian8", "bicubic"] = Field(description="eight isotropic 21x21 kernels, or no blur")
+    kernel_size: KernelSize = Field(21, description="pixels, odd")
+    max_images: Count | None = Field(None, description="use the first images only")
+    max_side: Count | None = Field(None, description="crop images to this many pixels around the centre")
+
+
+class Adaptation(Section):
+    """How MLN adapts to a task (paper Alg. 1 and 2)."""
+
+    inner_lrs: list[Annotated[float, Gt(0)]] = Field(description="alpha of each gradient step; length = steps")
+
+
+class Optimizer(Section):
+    """Adam (Kingma and Ba 2015)."""
+
+    type: Literal["Adam"] = "Adam"
+    lr: Annotated[float, Gt(0)]
+    betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], Len(2, 2)] = [0.9, 0.999]
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+
+
+class Scheduler(Section):
+    """Learning rate times gamma after each milestone."""
+
+    type: Literal["MultiStepLR"] = "MultiStepLR"
+    milestones: Annotated[list[Count], AfterValidator(_ascending)] = Field([], description="iterations")
+    gamma: Annotated[float, Gt(0)] = 0.5
+
+
+class Meta(Section):
+    """Meta-gradient of MLN (paper Alg. 1)."""
+
+    num_support: Count = Field(description="of images_per_task, those that MLN adapts on; the rest are the query")
+    first_order: bool = Field(True, description="plain gradient at the fast weights; false: through the inner steps")
+
+
+class Distillation(Section):
+    """Distillation of the implicit degradation representation (paper Eq. 4 and 5)."""
+
+    type: Literal["IDRDistillLoss"] = "IDRDistillLoss"
+    kl_weight: Annotated[float, Ge(0)] = Field(1.0, description="lambda_kl of Eq. (6)")
+    abs_weight: Annotated[float, Ge(0)] = Field(0.01, description="lambda_abs of Eq. (6)")
+    temperature: Annotated[float, Gt(0)] = Field(0.15, description="softmax temperature of Eq. (4)")
+    warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
+
+
+class Train(Section):
+    """What all stages share."""
+
+    total_iter: Count = Field(description="optimizer steps")
+    optim_g: Optimizer
+    scheduler: Scheduler = Field(default_factory=Scheduler)
+    warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
+    ema_decay: Annotated[float, Ge(0), Lt(1)] = Field(0.999, description="of the averaged weights; 0: none")
+    pixel_opt: _registered("LOSS") = {"type": "L1Loss"}
+
+
+class MetaTrain(Train):
+    """Training of mln_meta."""
+
+    meta: Meta
+
+
+class StudentTrain(Train):
+    """Training of the student."""
+
+    kd_opt: Distillation = Field(default_factory=Distillation)
+
+
+Metric = _registered("METRIC", skip=("img", "img2"), better=(Literal["higher", "lower"], "higher"))
+
+
+class Metrics(Section):
+    """What is measured: metric name to BasicSR metric options."""
+
+    metrics: dict[Name, Metric]
+
+
+class Validation(Metrics):
+    """Validation during training."""
+
+    val_freq: Count = Field(description="iterations")
+
+
+class Logger(Section):
+    """Log lines and checkpoints."""
+
+    print_freq: Count = Field(100, description="iterations between two lines")
+    save_checkpoint_freq: Count = Field(5000, description="iterations between two checkpoints")
+    use_tb_logger: bool = True
+
+
+class RunPath(Section):
+    """Files and folders; relative ones are relative to the folder of train.py."""
+
+    experiments_root: str = Field("experiments", description="folder of the training runs")
+    resume_state: str | None = Field(None, description="state file to go on from")
+    pretrain_network_g: str | None = Field(None, description="weights to start from")
+
+
+class AdaptingPath(RunPath):
+    """Paths of a stage that adapts MLN."""
+
+    pretrain_network_mln: str
+
+
+class StudentPath(AdaptingPath):
+    """Paths of the student."""
+
+    pretrain_network_t: str
+
+
+class MetaPath(RunPath):
+    """Paths of mln_meta, which starts from mln_bicubic."""
+
+    pretrain_network_g: str
+
+
+class TestPath(Section):
+    """Paths of a test."""
+
+    results_root: str = "results"
+    pretrain_network_g: str
+    pretrain_network_t: str | None = None
+    pretrain_network_mln: str | None = None
+
+
+class Options(Section):
+    """What training and testing share."""
+
+    name: Name
+    model_type: str
+    scale: Literal[2, 3, 4]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    network_g: _registered("ARCH")
+
+
+class TrainOptions(Options):
+    """A training stage."""
+
+    manual_seed: Annotated[int, Ge(0)] = 0
+    datasets: dict[
+        Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
+        Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
+    ]
+    degradation: Degradation
+    path: RunPath = Field(default_factory=RunPath)
+    train: Train
+    val: Validation | None = None
+    logger: Logger = Field(default_factory=Logger)
+
+    @model_validator(mode="after")
+    def _train_set(self) -> TrainOptions:
+        train_set = self.datasets.get("train")
+        if not isinstance(train_set, TrainSet):
+            raise ValueError("datasets.train: missing, it takes a GTDataset")
+        if train_set.gt_size % self.scale:
+            raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is no multiple of scale {self.scale}")
+        kernel_size = getattr(self.degradation, "kernel_size", 1)
+        if train_set.gt_size <= kernel_size // 2:
+            raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is too small for kernel_size {kernel_size}")
+        if len(self.datasets) > 1 and self.val is None:
+            raise ValueError("val: missing, datasets has a validation set")
+        return self
+
+
+class MLNBicubicOptions(TrainOptions):
+    """Stage mln_bicubic."""
+
+    model_type: Literal["MLNBicubicModel"]
+
+
+class MLNMetaOptions(TrainOptions):
+    """Stage mln_meta."""
+
+    model_type: Literal["MLNMetaModel"]
+    adaptation: Adaptation
+    path: MetaPath
+    train: MetaTrain
+
+    @model_validator(mode="after")
+    def _support(self) -> MLNMetaOptions:
+        images = self.datasets["train"].images_per_task
+        if self.train.meta.num_support >= images:
+            raise ValueError(
+                f"train.meta.num_support: {self.train.meta.num_support} leaves no query of {images} images"
+            )
+        return self
+
+
+class TeacherOptions(TrainOptions):
+    """Stage teacher."""
+
+    model_type: Literal["MRDATeacherModel"]
+    adaptation: Adaptation
+    network_mln: _registered("ARCH")
+    path: AdaptingPath
+
+
+class StudentOptions(TeacherOptions):
+    """Stage student."""
+
+    model_type: Literal["MRDAStudentModel"]
+    network_t: _registered("ARCH")
+    path: StudentPath
+    train: StudentTrain
+
+
+class TestOptions(Options):
+    """A test."""
+
+    model_type: Literal["MRDATestModel"]
+    datasets: dict[Annotated[str, Field(pattern=r"^test(_\w+)?$")], BenchmarkSet]
+    network_t: _registered("ARCH") | None = None
+    network_mln: _registered("ARCH") | None = None
+    adaptation: Adaptation | None = None
+    path: TestPath
+    val: Metrics
+    panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")
+
+    @model_validator(mode="after")
+    def _oracle(self) -> TestOptions:
+        parts = {
+            "network_t": self.network_t,
+            "network_mln": self.network_mln,
+            "adaptation": self.adaptation,
+            "path.pretrain_network_t": self.path.pretrain_network_t,
+            "path.pretrain_network_mln": self.path.pretrain_network_mln,
+        }
+        missing = [key for key, part in parts.items() if part is None]
+        if missing and len(missing) < len(parts):
+            raise ValueError(f"{', '.join(missing)}: missing, the teacher's row needs all of {', '.join(parts)}")
+        return self
+
+
+STAGES: dict[str, type[Options]] = {
+    "MLNBicubicModel": MLNBicubicOptions,
+    "MLNMetaModel": MLNMetaOptions,
+    "MRDATeacherModel": TeacherOptions,
+    "MRDAStudentModel": StudentOptions,
+}
