@@ -39,7 +39,6 @@ setup(
         "test": ["pytest>=8", "pytest-timeout", "ruff"],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],

@@ -139,7 +139,7 @@ class StageModel(SRModel):
         name = dataset.opt["name"]
         rows = [
             row
-            for item in evaluate({"": self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
+            for item in evaluate({self.opt["name"]: self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
             for row in item.rows
         ]
         best = self.best_metric_results.setdefault(name, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from statistics import fmean
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mrda_arch import MLN, MRDANet
-from mrda_model.adaptation import adapt, adapted_features, super_resolve
+from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
@@ -34,18 +34,18 @@ def network_restorer(net: torch.nn.Module) -> Restorer:
     return lambda lq, gt: net(lq)
 
 
-def mln_oracle(mln: MLN, inner_lrs: Sequence[float]) -> Restorer:
+def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:
     """MLN adapted on the ground truth of the very image that it restores."""
 
     def restore(lq: Tensor, gt: Tensor) -> Tensor:
-        return super_resolve(mln, adapt(mln, lq, gt, inner_lrs), lq, imresize(lq, mln.upscale))
+        return super_resolve(mln, adapt(mln, lq, gt, how), lq, imresize(lq, mln.upscale), how)
 
     return restore
 
 
-def teacher_oracle(net: MRDANet, mln: MLN, inner_lrs: Sequence[float]) -> Restorer:
+def teacher_oracle(net: MRDANet, mln: MLN, how: Adaptation) -> Restorer:
     """Teacher guided by MLN adapted on the ground truth."""
-    return lambda lq, gt: net(lq, adapted_features(mln, lq, gt, inner_lrs))
+    return lambda lq, gt: net(lq, adapted_features(mln, lq, gt, how))
 
 
 class Row(NamedTuple):

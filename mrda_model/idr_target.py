@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mrda_model.adaptation import Shots, adapted_features
+from mrda_model.adaptation import Adaptation, Shots, adapted_features
 from mrda_model.base_model import build_frozen
 
 
@@ -17,8 +17,8 @@ class IDRTarget:
     def __init__(self, opt: dict, device: torch.device) -> None:
         path = opt["path"]["pretrain_network_mln"]
         self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device)
-        self.inner_lrs = opt["adaptation"]["inner_lrs"]
+        self.adaptation = Adaptation(**opt["adaptation"])
 
     def __call__(self, tasks: Sequence[Shots]) -> Tensor:
         """D'_T (N, C', h, w) of all tasks' images in order, detached; every task starts from the same weights."""
-        return torch.cat([adapted_features(self.mln, *task, self.inner_lrs) for task in tasks])
+        return torch.cat([adapted_features(self.mln, *task, self.adaptation) for task in tasks])

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
-from mrda_model.adaptation import Shots, meta_gradient
+from mrda_model.adaptation import Adaptation, Shots, meta_gradient
 from mrda_model.base_model import StageModel
 from mrda_model.evaluation import Restorer, mln_oracle
 
@@ -25,13 +25,13 @@ class MLNMetaModel(StageModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One outer step: the mean over tasks of the query loss's gradient (Alg. 1, lines 6-14)."""
-        meta_opt, inner_lrs = self.opt["train"]["meta"], self.opt["adaptation"]["inner_lrs"]
+        meta_opt, adaptation = self.opt["train"]["meta"], Adaptation(**self.opt["adaptation"])
         k = meta_opt["num_support"]
         losses, total = [], None
         for lq, gt in self.tasks:
             support, query = Shots(lq[:k], gt[:k]), Shots(lq[k:], gt[k:])
             loss, grads = meta_gradient(
-                self.net_g, support, query, inner_lrs, self.cri_pix, first_order=meta_opt["first_order"]
+                self.net_g, support, query, adaptation, self.cri_pix, first_order=meta_opt["first_order"]
             )
             losses.append(loss)
             total = grads if total is None else torch._foreach_add(total, grads)
@@ -45,4 +45,4 @@ class MLNMetaModel(StageModel):
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the image that it restores."""
-        return mln_oracle(self.trained_network(), self.opt["adaptation"]["inner_lrs"])
+        return mln_oracle(self.trained_network(), Adaptation(**self.opt["adaptation"]))

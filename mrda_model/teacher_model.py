@@ -26,4 +26,4 @@ class MRDATeacherModel(StageModel):
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the ground truth of the image."""
-        return teacher_oracle(self.trained_network(), self.idr_target.mln, self.idr_target.inner_lrs)
+        return teacher_oracle(self.trained_network(), self.idr_target.mln, self.idr_target.adaptation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
+from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen
 from mrda_model.evaluation import Restorer, bicubic_restorer, network_restorer, teacher_oracle
 
@@ -26,4 +27,4 @@ class MRDATestModel(BaseModel):
             path = opt["path"]
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
-            self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, opt["adaptation"]["inner_lrs"])
+            self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))

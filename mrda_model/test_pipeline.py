@@ -13,6 +13,7 @@ from mrda_model.evaluation import Restored, Row, evaluate, means
 from mrda_utils import report
 from mrda_utils.command_line import Run, parse
 from mrda_utils.distributed import stop
+from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError
 
 ORACLE_NOTE = (
@@ -36,6 +37,8 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
         UserError: a mistake in options, data or checkpoints.
     """
     run = parse(root, argv, is_train=False)
+    if run.process.world_size > 1:
+        raise UserError("test.py runs in one process: start it without torchrun")
     try:
         _test(run)
     finally:

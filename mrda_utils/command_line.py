@@ -124,7 +124,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     for phase, dataset in opt["datasets"].items():
         folder = dataset["dataroot_gt"]
         if not folder.startswith("bundled:") and not Path(folder).is_dir():
-            raise OptionError(f"datasets.{phase}.dataroot_gt: {folder} does not exist; put the images there")
+            raise OptionError(
+                f"datasets.{phase}.dataroot_gt: {folder} does not exist; put HR images there (README.md says how for "
+                "DF2K), or try --force_yml datasets:train:dataroot_gt=bundled:train"
+            )
 
 
 def _advice(weights: Path, root: Path) -> str:

@@ -98,7 +98,8 @@ def validate(options: Any, is_train: bool, name: str) -> dict:
     try:
         return known[model_type].model_validate(options).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise OptionError("\n  ".join([f"{name}:", *_explain(error)])) from error
+        lines = _explain(error)
+        raise OptionError(f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name}:", *lines])) from error
 
 
 def read_options(path: str | Path, is_train: bool, forced: list[str]) -> tuple[dict, str]:

@@ -149,6 +149,8 @@ class Adaptation(Section):
     """How MLN adapts to a task (paper Alg. 1 and 2)."""
 
     inner_lrs: list[Annotated[float, Gt(0)]] = Field(description="alpha of each gradient step; length = steps")
+    adapt_per: Literal["task", "image"] = Field("task", description="what has fast weights of its own")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions while adapting")
 
 
 class Optimizer(Section):
@@ -321,6 +323,8 @@ class MLNMetaOptions(TrainOptions):
 
     @model_validator(mode="after")
     def _support(self) -> MLNMetaOptions:
+        if self.adaptation.adapt_per != "task":
+            raise ValueError("adaptation.adapt_per: 'image', but support and query images differ: use task")
         images = self.datasets["train"].images_per_task
         if self.train.meta.num_support >= images:
             raise ValueError(
@@ -358,6 +362,13 @@ class TestOptions(Options):
     path: TestPath
     val: Metrics
     panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> TestOptions:
+        names = [dataset.name for dataset in self.datasets.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"datasets: two of them have the same name: {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _oracle(self) -> TestOptions:

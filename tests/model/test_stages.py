@@ -134,13 +134,13 @@ def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
 
 
 def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):
-    from mrda_model.adaptation import Shots, meta_gradient
+    from mrda_model.adaptation import Adaptation, Shots, meta_gradient
 
     model, batch = build("mln_meta", chain, tmp_path)
     model.feed_data(batch)
-    inner_lrs = model.opt["adaptation"]["inner_lrs"]
+    how = Adaptation(**model.opt["adaptation"])
     expected = [
-        meta_gradient(model.net_g, Shots(lq[:1], gt[:1]), Shots(lq[1:], gt[1:]), inner_lrs, model.cri_pix)[1]
+        meta_gradient(model.net_g, Shots(lq[:1], gt[:1]), Shots(lq[1:], gt[1:]), how, model.cri_pix)[1]
         for lq, gt in model.tasks
     ]
     model.optimize_parameters(1)

@@ -96,7 +96,7 @@ def test_mistakes_name_key_and_value(entry, message):
 def test_a_missing_section_is_named(key):
     opt = parse_yaml(TEACHER.read_text(), "x")
     del opt[key]
-    with pytest.raises(OptionError, match=rf"\n  {key}: missing"):
+    with pytest.raises(OptionError, match=rf"^x: {key}: missing$"):
         validate(opt, True, "x")
 
 

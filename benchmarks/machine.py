@@ -1,0 +1,45 @@
+"""What a timing is worth: the CPU, its instruction sets, and the rate of its matrix products."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def describe() -> dict:
+    """CPU name, instruction sets that matter here, threads, torch version."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.is_file() else ""
+    name = re.search(r"model name\s*: (.*)", text)
+    flags = set(re.search(r"flags\s*: (.*)", text)[1].split()) if "flags" in text else set()
+    return {
+        "cpu": name[1] if name else "unknown",
+        "instruction_sets": [flag for flag in INSTRUCTION_SETS if flag in flags],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def interleaved(functions: dict, repeats: int) -> dict[str, float]:
+    """Median seconds of each function; after a warm-up they take turns, so that drift hits all alike."""
+    for function in functions.values():
+        function()
+    seconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def gemm(dtype: torch.dtype, size: int = 2048) -> tuple[callable, int]:
+    """A square matrix product and its multiply-adds: the rate that nothing on this machine beats by much."""
+    a, b = torch.randn(2, size, size).to(dtype)
+    return lambda: a @ b, size**3
