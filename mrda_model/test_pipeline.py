@@ -17,8 +17,8 @@ from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError
 
 ORACLE_NOTE = (
-    "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores. It is an upper bound, "
-    "no method that could be used."
+    "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
+    "could be used on a photograph."
 )
 PROTOCOL_NOTE = (
     "PSNR in dB and SSIM on the Y channel (BT.601, 16-235), border of `scale` pixels cropped; means over images and "

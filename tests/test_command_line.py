@@ -69,7 +69,7 @@ def test_the_report_is_complete(demo):
         assert mean["value"] == pytest.approx(sum(values) / len(values))
     assert set(content["weights_sha256"]) == {"pretrain_network_g", "pretrain_network_t", "pretrain_network_mln"}
     report = (results / "report.md").read_text()
-    assert "upper bound" in report
+    assert "Teacher (oracle): its MLN adapts on the ground truth" in report
     pictures = [line.split("(")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")]
     assert len(pictures) == 4
     assert all((results / picture).is_file() for picture in pictures)
