@@ -41,6 +41,7 @@ class MRDANet(nn.Module):
         global_residual: bool = False,
     ) -> None:
         super().__init__()
+        self.upscale = upscale
         self.den = DEN(num_in_ch=den_in_ch, num_feat=den_feat)
         self.rdan = RDAN(
             num_in_ch=num_in_ch,

@@ -84,14 +84,16 @@ def open_source(dataroot_gt: str) -> ImageSource:
     return FolderSource(dataroot_gt)
 
 
-def check_source(source: ImageSource, min_size: int) -> None:
-    """Decode every image once and require at least `min_size` pixels of height and width.
+def check_source(source: ImageSource, min_size: int, names: list[str] | None = None) -> None:
+    """Decode every image (or those of these `names`) once; require at least `min_size` pixels of height and width.
 
     What was found is remembered in the user's cache by path, size and time, so a folder is decoded once.
 
     Raises:
         ImageError: names every offender, up to ten.
     """
+    wanted = set(source.names if names is None else names)
+    indices = [i for i, name in enumerate(source.names) if name in wanted]
     cache = _ScanCache(source) if isinstance(source, FolderSource) else None
     known = cache.load() if cache else {}
 
@@ -105,10 +107,9 @@ def check_source(source: ImageSource, min_size: int) -> None:
             return name, str(error)
 
     with ThreadPoolExecutor() as pool:
-        indices = range(len(source.names))
         found = dict(tqdm(pool.map(inspect, indices), "Checking images", len(indices), disable=None, leave=False))
     if cache:
-        cache.save({name: size for name, size in found.items() if not isinstance(size, str)})
+        cache.save({**known, **{name: size for name, size in found.items() if not isinstance(size, str)}})
     offenders = []
     for name, size in found.items():
         if isinstance(size, str):

@@ -19,6 +19,7 @@ from mrda_data.degradation import build_degradation
 from mrda_model.adaptation import Shots
 from mrda_model.evaluation import Restorer, evaluate, means, network_restorer
 from mrda_utils import checkpoint
+from mrda_utils.complexity import count_parameters
 from mrda_utils.seeding import torch_generator
 
 
@@ -27,11 +28,16 @@ def freeze(net: nn.Module) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def build_frozen(opt: dict, path: str, stage: str, device: torch.device) -> nn.Module:
-    """Build a network that a stage only reads, with the weights of the stage that trained it."""
+def build_frozen(opt: dict, path: str, stage: str, device: torch.device, degradation: str | None = None) -> nn.Module:
+    """Build a network that is only read, with the weights of the stage that trained it (on this degradation)."""
     net = build_network(opt)
-    checkpoint.load_network(net, path, stage=stage)
+    checkpoint.load_network(net, path, stage=stage, degradation=degradation)
     return freeze(net.to(device))
+
+
+def degradation_name(opt: dict) -> str:
+    """One line for an option file's `degradation` section, to compare checkpoints by."""
+    return ", ".join(f"{key} {value}" for key, value in opt.items())
 
 
 class StageModel(SRModel):
@@ -42,7 +48,7 @@ class StageModel(SRModel):
 
     def __init__(self, opt: dict) -> None:
         self.degradation = build_degradation(opt["degradation"], opt["scale"])
-        kind = ", ".join(f"{key} {value}" for key, value in opt["degradation"].items())
+        kind = degradation_name(opt["degradation"])
         self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         super().__init__(opt)
@@ -57,10 +63,9 @@ class StageModel(SRModel):
         return net
 
     def print_network(self, net: nn.Module) -> None:
-        """Log a network's name and trainable parameters."""
+        """Log a network's name and size."""
         bare = self.get_bare_model(net)
-        count = sum(p.numel() for p in bare.parameters())
-        get_root_logger().info(f"Network {type(bare).__name__}: {count:,d} parameters")
+        get_root_logger().info(f"Network {type(bare).__name__}: {count_parameters(bare):,d} parameters")
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params_ema") -> None:
         """Load the weights that this stage starts from."""

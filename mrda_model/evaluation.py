@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from statistics import fmean
@@ -88,7 +89,7 @@ def evaluate(
         device: where the restorers compute.
 
     Raises:
-        UserError: an output with NaN or infinity, naming method and image.
+        UserError: an output with NaN or infinity, or an image too small for a metric; both are named.
     """
     for index in tqdm(range(len(dataset)), dataset.opt["name"], disable=None, leave=False):
         item = dataset[index]
@@ -100,6 +101,8 @@ def evaluate(
             images[method] = _to_image(restore(lq, gt), f"{method} on {' '.join(where)}")
             for metric, opt in metrics.items():
                 value = float(calculate_metric({"img": images[method], "img2": gt_image}, opt))
+                if math.isnan(value):
+                    raise UserError(f"{' '.join(where)}: no {metric}; the image is too small for it")
                 rows.append(Row(*where, method, metric, value))
         yield Restored(item, _to_image(lq, "lq"), gt_image, images, rows)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrda_model.adaptation import Adaptation, Shots, adapted_features
-from mrda_model.base_model import build_frozen
+from mrda_model.base_model import build_frozen, degradation_name
 
 
 class IDRTarget:
@@ -16,7 +16,8 @@ class IDRTarget:
 
     def __init__(self, opt: dict, device: torch.device) -> None:
         path = opt["path"]["pretrain_network_mln"]
-        self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device)
+        kind = degradation_name(opt["degradation"])
+        self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device, kind)
         self.adaptation = Adaptation(**opt["adaptation"])
 
     def __call__(self, tasks: Sequence[Shots]) -> Tensor:

@@ -26,16 +26,18 @@ class MRDAStudentModel(StageModel):
 
     def init_training_settings(self) -> None:
         """Take up the teacher's RDAN, unless the run starts from a student (`path.pretrain_network_g`)."""
-        path = self.opt["path"]
-        self.net_t = build_frozen(self.opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
+        path, kind = self.opt["path"], self.provenance.degradation
+        teacher_opt, teacher_path = self.opt["network_t"], path["pretrain_network_t"]
+        teacher = build_frozen(teacher_opt, teacher_path, "MRDATeacherModel", self.device, kind)
         if "pretrain_network_g" not in path:
-            self.get_bare_model(self.net_g).rdan.load_state_dict(self.net_t.rdan.state_dict())
+            self.get_bare_model(self.net_g).rdan.load_state_dict(teacher.rdan.state_dict())
+        self.den_t = teacher.den  # all that distillation needs
         super().init_training_settings()
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of Eq. (6); during the warm-up DEN alone trains, by distillation."""
         with torch.no_grad():
-            target = self.net_t.den(self.idr_target(self.tasks))
+            target = self.den_t(self.idr_target(self.tasks))
         self.output, idr = self.net_g(self.lq, return_idr=True)
         losses = self.cri_kd(idr, target)._asdict()
         if current_iter > self.kd_warmup_iter:

@@ -12,19 +12,16 @@ from mrda_model.evaluation import Restorer, bicubic_restorer, network_restorer, 
 
 @MODEL_REGISTRY.register()
 class MRDATestModel(BaseModel):
-    """Bicubic upsampling, the student, and (where the option file gives one) the teacher as an oracle."""
+    """Bicubic upsampling and, where the option file gives them, the student and the teacher as an oracle."""
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
-        self.student = build_frozen(
-            opt["network_g"], opt["path"]["pretrain_network_g"], "MRDAStudentModel", self.device
-        )
-        self.restorers: dict[str, Restorer] = {
-            "Bicubic": bicubic_restorer(opt["scale"]),
-            "Student": network_restorer(self.student),
-        }
+        path = opt["path"]
+        self.restorers: dict[str, Restorer] = {"Bicubic": bicubic_restorer(opt["scale"])}
+        if "network_g" in opt:
+            student = build_frozen(opt["network_g"], path["pretrain_network_g"], "MRDAStudentModel", self.device)
+            self.restorers["Student"] = network_restorer(student)
         if "network_t" in opt:
-            path = opt["path"]
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
             self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))

@@ -20,10 +20,7 @@ ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
     "could be used on a photograph."
 )
-PROTOCOL_NOTE = (
-    "PSNR in dB and SSIM on the Y channel (BT.601, 16-235), border of `scale` pixels cropped; means over images and "
-    "kernels."
-)
+MEAN_NOTE = "Means over images and kernels; PSNR in dB; Y is that of BT.601, 16-235. Metrics: "
 
 
 def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
@@ -58,17 +55,17 @@ def _test(run: Run) -> None:
     if not datasets:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
     print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
+    datasets = {name: build_dataset(dataset_opt) for name, dataset_opt in datasets.items()}
     model = build_model(opt)
     shutil.rmtree(folder / "panels", ignore_errors=True)  # of an earlier test of this name
     rows, panels = [], []
-    for name, dataset_opt in datasets.items():
-        dataset = build_dataset(dataset_opt)
-        every = max(1, len(dataset) // max(opt["panels"], 1))
+    for name, dataset in datasets.items():
+        shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
         for index, restored in enumerate(evaluate(model.restorers, dataset, opt["val"]["metrics"], model.device)):
             rows += restored.rows
-            if opt["panels"] and index % every == every // 2:
-                panels.append(_save_panel(restored, dataset_opt, folder / "panels" / name))
-    _write(run, rows, panels, datasets, missing)
+            if index in shown:
+                panels.append(_save_panel(restored, dataset.opt, folder / "panels" / name))
+    _write(run, rows, panels, {name: dataset.opt for name, dataset in datasets.items()}, missing)
 
 
 def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) -> Path:
@@ -89,7 +86,7 @@ def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) ->
     sigma_x, sigma_y = (task[key] or 1e-3 for key in ("sigma_x", "sigma_y"))
     kernel = gaussian_kernel(sigma_x, sigma_y, task["theta"], opt["kernel_size"]).numpy()
     picture = report.panel({"LR": crop(restored.lq, scale), **titled, "GT": crop(restored.gt)}, kernel)
-    path = folder / f"{Path(item['lq_path']).stem}_{item['kernel']}.png"
+    path = folder / f"{Path(item['lq_path']).with_suffix('').as_posix().replace('/', '_')}_{item['kernel']}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     return path
@@ -100,12 +97,17 @@ def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, di
     folder.mkdir(parents=True, exist_ok=True)
     measured = means(rows)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
-    notes = [PROTOCOL_NOTE, *([ORACLE_NOTE] if "network_t" in opt else []), *missing]
+    metrics = opt["val"]["metrics"]
+    notes = [
+        MEAN_NOTE + "; ".join(f"{name} {kind}" for name, kind in metrics.items()),
+        *([ORACLE_NOTE] if "network_t" in opt else []),
+        *missing,
+    ]
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
-    report.write_json(measured, opt, weights, folder / "metrics.json")
+    report.write_json(measured, opt["name"], run.options_sha256, weights, folder / "metrics.json")
     report.write_markdown(
-        report.tables(measured, datasets, opt["scale"], "github"), notes, panels, folder / "report.md"
+        report.tables(measured, datasets, metrics, opt["scale"], "github"), notes, panels, folder / "report.md"
     )
     (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
-    print(f"\n{report.tables(measured, datasets, opt['scale'], 'simple')}\n")  # noqa: T201
+    print(f"\n{report.tables(measured, datasets, metrics, opt['scale'], 'simple')}\n")  # noqa: T201
     print(f"report:   {folder / 'report.md'}\npictures: {folder / 'panels'}")  # noqa: T201

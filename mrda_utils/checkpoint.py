@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,12 @@ def save(content: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError):
+            raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        raise
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -45,11 +48,25 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read ({first_line})") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # whatever a damaged or hostile file makes of the reader
+        raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
+    return content
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a training state.
+
+    Raises:
+        CheckpointError: see `load`; or it is no training state of this project.
+    """
+    content = load(path)
+    missing = {"iter", "mrda", "optimizers", "best_metric_results"} - content.keys()
+    if missing:
+        raise CheckpointError(f"{path}: no training state of this project (without {', '.join(sorted(missing))})")
     return content
 
 
@@ -80,7 +97,13 @@ def _weights(content: dict[str, Any], param_key: str, path: str | Path) -> dict[
     return weights
 
 
-def load_network(net: nn.Module, path: str | Path, param_key: str = "params_ema", stage: str | None = None) -> None:
+def load_network(
+    net: nn.Module,
+    path: str | Path,
+    param_key: str = "params_ema",
+    stage: str | None = None,
+    degradation: str | None = None,
+) -> None:
     """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
 
     Args:
@@ -88,15 +111,20 @@ def load_network(net: nn.Module, path: str | Path, param_key: str = "params_ema"
         path: file.
         param_key: what to prefer; without it, `params` serves.
         stage: refuse the weights of another stage (where the file says which).
+        degradation: refuse weights trained on another degradation (likewise).
 
     Raises:
-        CheckpointError: damaged, of another stage or scale, or weights that do not fit.
+        CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
     """
     content = load(path)
     origin = content.get("mrda")
     if isinstance(origin, dict):
         if stage is not None and origin["stage"] != stage:
             raise CheckpointError(f"{path}: weights of stage {origin['stage']}, expected {stage}")
+        if degradation is not None and origin["degradation"] != degradation:
+            raise CheckpointError(
+                f"{path}: trained on degradation '{origin['degradation']}', the option file says '{degradation}'"
+            )
         if getattr(net, "upscale", origin["scale"]) != origin["scale"]:
             raise CheckpointError(f"{path}: weights for scale {origin['scale']}, the option file says {net.upscale}")
     try:

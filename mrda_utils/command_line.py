@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import time
+from hashlib import sha256
+from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,8 @@ class Run(NamedTuple):
     """What an entry script works with."""
 
     opt: dict
+    options_sha256: str
+    """Of the options as given, before this machine's paths and devices came in."""
     process: Process
     auto_resume: bool
     option_text: str
@@ -34,7 +39,8 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         default="none",
         help="slurm: read its variables; torchrun needs no flag",
     )
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+    if is_train:
+        parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
     parser.add_argument("--debug", action="store_true", help="prefix the name by debug_, log every iteration")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # LOCAL_RANK is what counts
     parser.add_argument(
@@ -44,6 +50,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change options, for example train:total_iter=10",
     )
+    parser.set_defaults(auto_resume=False)
     return parser.parse_args(argv)
 
 
@@ -60,6 +67,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     """
     args = _parse(argv, is_train)
     opt, text = read_options(args.opt, is_train, args.force_yml)
+    digest = sha256(json.dumps(opt, sort_keys=True).encode()).hexdigest()
     if args.debug:
         _debug(opt)
     _resolve_paths(opt, root)
@@ -79,7 +87,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
             dataset["manual_seed"] = opt["manual_seed"]
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
-    return Run(opt, process, args.auto_resume, header + text)
+    return Run(opt, digest, process, args.auto_resume, header + text)
 
 
 def _debug(opt: dict) -> None:
@@ -93,10 +101,10 @@ def _debug(opt: dict) -> None:
 def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
-        opt["path"][key] = str(root / Path(value).expanduser())
+        opt["path"][key] = str(root / expanduser(value))
     for dataset in opt["datasets"].values():
         if not dataset["dataroot_gt"].startswith("bundled:"):
-            dataset["dataroot_gt"] = str(root / Path(dataset["dataroot_gt"]).expanduser())
+            dataset["dataroot_gt"] = str(root / expanduser(dataset["dataroot_gt"]))
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 
@@ -112,6 +120,13 @@ def _check_consistency(opt: dict) -> None:
         den_in_ch, num_feat = opt[teacher].get("den_in_ch"), opt["network_mln"].get("num_feat")
         if den_in_ch != num_feat:
             raise OptionError(f"{teacher}.den_in_ch: {den_in_ch}, but it reads MLN's num_feat {num_feat} channels")
+    if opt["model_type"] == "MRDAStudentModel":
+        student, teacher = opt["network_g"], opt["network_t"]
+        if student["den_in_ch"] != student["num_in_ch"]:
+            raise OptionError(f"network_g.den_in_ch: {student['den_in_ch']}, but it reads the LR image")
+        for key in student.keys() - {"den_in_ch"}:
+            if student[key] != teacher[key]:
+                raise OptionError(f"network_g.{key}: {student[key]}, but network_t, its teacher, has {teacher[key]}")
 
 
 def _check_files(opt: dict, root: Path, is_train: bool) -> None:
@@ -124,9 +139,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     for phase, dataset in opt["datasets"].items():
         folder = dataset["dataroot_gt"]
         if not folder.startswith("bundled:") and not Path(folder).is_dir():
+            bundled = "bundled:train" if phase == "train" else "bundled:test"
             raise OptionError(
                 f"datasets.{phase}.dataroot_gt: {folder} does not exist; put HR images there (README.md says how for "
-                "DF2K), or try --force_yml datasets:train:dataroot_gt=bundled:train"
+                f"DF2K), or try --force_yml datasets:{phase}:dataroot_gt={bundled}"
             )
 
 

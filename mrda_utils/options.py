@@ -21,6 +21,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        self.flatten_mapping(node)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -39,7 +40,7 @@ def parse_yaml(text: str, name: str) -> Any:
     """Parse YAML without executing anything; `name` stands in the message of the OptionError."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date out of range: ValueError
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise OptionError(f"{name}{where}: no valid YAML ({getattr(error, 'problem', error)})") from error
@@ -93,7 +94,7 @@ def validate(options: Any, is_train: bool, name: str) -> dict:
         raise OptionError(f"{name}: expected sections, found {type(options).__name__}")
     known = STAGES if is_train else {"MRDATestModel": TestOptions}
     model_type = options.get("model_type")
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise OptionError(f"{name}: model_type: {model_type!r}, {did_you_mean(str(model_type), list(known))}")
     try:
         return known[model_type].model_validate(options).model_dump(exclude_none=True)

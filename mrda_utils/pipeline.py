@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from mrda_utils import __version__, checkpoint
 from mrda_utils.command_line import Run, dump, parse
 from mrda_utils.distributed import broadcast_object, stop
+from mrda_utils.errors import UserError
 from mrda_utils.sampler import StepSampler
 
 
@@ -54,29 +55,35 @@ def _archive(folder: Path) -> None:
 
 
 def _find_state(run: Run) -> tuple[Path, dict] | None:
-    """The newest state of this run that can be read, weights included; damaged ones are named and passed over."""
-    if "resume_state" in run.opt["path"]:
-        path = Path(run.opt["path"]["resume_state"])
-        return path, checkpoint.load(path)
-    if not run.auto_resume:
-        return None
-    for path in checkpoint.states(Path(run.opt["path"]["training_states"])):
+    """With --auto_resume, this run's newest state that can be read, weights included; else `path.resume_state`.
+
+    Damaged states are named and passed over.
+    """
+    own = checkpoint.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []
+    for path in own:
         try:
-            state = checkpoint.load(path)
+            state = checkpoint.load_state(path)
             checkpoint.load(checkpoint.network_of_state(path, "g"))
         except checkpoint.CheckpointError as error:
-            print(f"warning: {error}; going on from an earlier state")  # noqa: T201
+            print(f"warning: {error}; looking for an earlier state")  # noqa: T201
         else:
             return path, state
+    if "resume_state" in run.opt["path"]:
+        path = Path(run.opt["path"]["resume_state"])
+        return path, checkpoint.load_state(path)
     return None
 
 
-def _prepare_folder(run: Run, resuming: bool) -> None:
+def _prepare_folder(run: Run, state_path: Path | None) -> None:
+    """Make the run's folder; an earlier run that is not gone on with is moved aside."""
     folder = Path(run.opt["path"]["run"])
-    if folder.exists() and not resuming and not run.auto_resume:
-        _archive(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{run.opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
+    try:
+        if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
+            _archive(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{run.opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
 
 
 def _loader(run: Run, dataset: Dataset, first_step: int) -> DataLoader:
@@ -119,8 +126,10 @@ def _train(run: Run) -> None:
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
     found = _find_state(run) if process.rank == 0 else None
     state_path, state = broadcast_object(found, process.world_size) or (None, None)
+    if state is not None and state["iter"] > opt["train"]["total_iter"]:
+        raise UserError(f"train.total_iter: {opt['train']['total_iter']}, but {state_path} is beyond it")
     if process.rank == 0:
-        _prepare_folder(run, resuming=state is not None)
+        _prepare_folder(run, state_path)
     broadcast_object(None, process.world_size)  # the folder is there before anybody writes into it
 
     log_file = Path(opt["path"]["run"]) / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
@@ -174,11 +183,11 @@ def _loop(
                         **log,
                     }
                 )
-            if is_main and current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
-                model.save(current_iter * samples // len(train_set), current_iter)
             if is_main and val_sets and current_iter % opt["val"]["val_freq"] == 0:
                 _validate(model, val_sets, current_iter, tb_logger)
                 validated = current_iter
+            if is_main and current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
+                model.save(current_iter * samples // len(train_set), current_iter)  # with what validation found
             data_timer.start()
             iter_timer.start()
         if is_main and val_sets and validated != current_iter:

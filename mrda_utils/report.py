@@ -35,12 +35,12 @@ def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> Non
         writer.writerows(rows)
 
 
-def write_json(means: Means, opt: dict, weights: dict[str, str], path: Path) -> None:
+def write_json(means: Means, name: str, options_sha256: str, weights: dict[str, str], path: Path) -> None:
     """Means, and what is needed to tell how they came about: hashes of options and weights, versions."""
     content = {
-        "name": opt["name"],
+        "name": name,
         "means": [dict(zip(("dataset", "method", "metric"), key, strict=True), value=v) for key, v in means.items()],
-        "options_sha256": sha256(json.dumps(opt, sort_keys=True).encode()).hexdigest(),
+        "options_sha256": options_sha256,
         "weights_sha256": {key: file_hash(file) for key, file in weights.items()},
         "versions": {
             "mrda": __version__,
@@ -51,12 +51,19 @@ def write_json(means: Means, opt: dict, weights: dict[str, str], path: Path) -> 
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def tables(means: Means, datasets: dict[str, dict], scale: int, fmt: str) -> str:
+def follows_protocol(dataset: dict, metrics: dict[str, dict], scale: int) -> bool:
+    """Whether a published row may stand beside ours: whole set, 21x21 kernels, Y, border of `scale` pixels cropped."""
+    whole = "max_images" not in dataset and "max_side" not in dataset and dataset["kernel_size"] == 21
+    return whole and all(opt["crop_border"] == scale and opt.get("test_y_channel") for opt in metrics.values())
+
+
+def tables(means: Means, datasets: dict[str, dict], metric_opts: dict[str, dict], scale: int, fmt: str) -> str:
     """One table a data set: our methods, then published ones where the protocol matches.
 
     Args:
         means: see `Means`.
         datasets: options of each data set by its name.
+        metric_opts: options of each metric by its name.
         scale: upscaling factor.
         fmt: a format of `tabulate`.
     """
@@ -65,7 +72,8 @@ def tables(means: Means, datasets: dict[str, dict], scale: int, fmt: str) -> str
         metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
         rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
-        for published in published_rows(name, opt["protocol"], scale):
+        comparable = follows_protocol(opt, metric_opts, scale)
+        for published in published_rows(name, opt["protocol"], scale) if comparable else ():
             values = {"psnr": published.psnr, "ssim": published.ssim}
             rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
         digits = tuple(".4f" if "ssim" in metric else ".2f" for metric in metrics)

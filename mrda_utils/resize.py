@@ -18,8 +18,10 @@ def cubic(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _taps(in_size: int, scale: float, antialias: bool) -> tuple[Tensor, Tensor]:
-    """Source indices (taps, out) and float64 weights (taps, out) of one axis; borders are mirrored, edge included."""
+def _taps(
+    in_size: int, scale: float, antialias: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Source indices (taps, out) and weights (taps, out) of one axis; borders are mirrored, edge included."""
     out_size = math.ceil(in_size * scale)
     shrink = scale if antialias and scale < 1 else 1.0
     width = 4 / shrink
@@ -30,12 +32,12 @@ def _taps(in_size: int, scale: float, antialias: bool) -> tuple[Tensor, Tensor]:
     weight = weight / weight.sum(0)
     used = (weight != 0).any(1)
     index, weight = index[used].long() % (2 * in_size), weight[used]
-    return torch.where(index < in_size, index, 2 * in_size - 1 - index), weight
+    index = torch.where(index < in_size, index, 2 * in_size - 1 - index)
+    return index.to(device), weight.to(device, dtype)
 
 
 def _resize_axis(x: Tensor, axis: int, scale: float, antialias: bool) -> Tensor:
-    index, weight = _taps(x.shape[axis], scale, antialias)
-    index, weight = index.to(x.device), weight.to(x)
+    index, weight = _taps(x.shape[axis], scale, antialias, x.device, x.dtype)
     shape = [1] * x.ndim
     shape[axis] = -1
     return sum(x.index_select(axis, i) * w.view(shape) for i, w in zip(index, weight, strict=True))

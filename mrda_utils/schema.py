@@ -10,6 +10,7 @@ import inspect
 import typing
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge, Gt, Len, Lt
 from basicsr.utils import registry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
@@ -60,32 +61,39 @@ KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
-def _registered(kind: str, skip: tuple[str, ...] = (), **extra: Any) -> Any:
+def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: Any) -> Any:
     """Type of a mapping `type` + that object's arguments, `type` being in BasicSR's registry of this kind.
 
     Args:
         kind: ARCH, LOSS, METRIC ...
+        names: types that make sense here.
         skip: arguments that do not come from the option file.
-        extra: keys beside the arguments, as (type, default).
+        fields: keys beside the arguments, or arguments with a better type than their signature has: (type, default).
     """
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
-        objects = getattr(registry, f"{kind}_REGISTRY")._obj_map
         name = value.get("type")
-        if name not in objects:
-            raise ValueError(f"type: {name!r} is not registered, {did_you_mean(str(name), sorted(objects))}")
-        model = _signature_model(objects[name], skip, extra)
-        arguments = {key: item for key, item in value.items() if key != "type"}
-        return {"type": name, **model.model_validate(arguments).model_dump()}
+        if name not in names:
+            raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
+        target = getattr(registry, f"{kind}_REGISTRY").get(name)
+        given = {key: item for key, item in value.items() if key != "type"}
+        arguments = _signature_model(target, skip, fields).model_validate(given).model_dump()
+        if inspect.isclass(target):
+            try:
+                with torch.device("meta"):  # costs nothing, and shows values that do not go together
+                    target(**arguments)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"{name} cannot be built: {error}") from error
+        return {"type": name, **arguments}
 
     return Annotated[dict[str, Any], AfterValidator(check)]
 
 
-def _signature_model(target: Any, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
+def _signature_model(target: Any, skip: tuple[str, ...], better: dict[str, Any]) -> type[Section]:
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    fields = {**extra}
+    fields = {**better}
     for parameter in inspect.signature(target).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD or parameter.name in skip:
+        if parameter.kind is parameter.VAR_KEYWORD or parameter.name in (*skip, *better):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
@@ -116,7 +124,18 @@ class Anisotropic(Section):
     kernel_size: KernelSize = Field(21, description="pixels, odd")
 
 
+Mln = _registered("ARCH", "MLN")
+MrdaNet = _registered("ARCH", "MRDANet")
 Degradation = Annotated[Bicubic | Isotropic | Anisotropic, Field(discriminator="type")]
+
+
+def _bundled(root: str) -> str:
+    if root.startswith("bundled:") and root not in ("bundled:train", "bundled:test"):
+        raise ValueError(f"{root!r}, {did_you_mean(root, ['bundled:train', 'bundled:test'])}")
+    return root
+
+
+DataRoot = Annotated[str, AfterValidator(_bundled)]
 
 
 class TrainSet(Section):
@@ -124,7 +143,7 @@ class TrainSet(Section):
 
     name: str
     type: Literal["GTDataset"]
-    dataroot_gt: str = Field(description="folder of HR images (sub-folders included), or bundled:train")
+    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), or bundled:train")
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
@@ -138,7 +157,7 @@ class BenchmarkSet(Section):
 
     name: Name
     type: Literal["BenchmarkDataset"]
-    dataroot_gt: str = Field(description="folder of HR images, or bundled:test")
+    dataroot_gt: DataRoot = Field(description="folder of HR images, or bundled:test")
     protocol: Literal["gaussian8", "bicubic"] = Field(description="eight isotropic 21x21 kernels, or no blur")
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")
@@ -187,6 +206,11 @@ class Distillation(Section):
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
 
 
+PixelLoss = _registered(
+    "LOSS", "L1Loss", "MSELoss", "CharbonnierLoss", loss_weight=(float, 1.0), reduction=(Literal["mean", "sum"], "mean")
+)
+
+
 class Train(Section):
     """What all stages share."""
 
@@ -195,7 +219,7 @@ class Train(Section):
     scheduler: Scheduler = Field(default_factory=Scheduler)
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
     ema_decay: Annotated[float, Ge(0), Lt(1)] = Field(0.999, description="of the averaged weights; 0: none")
-    pixel_opt: _registered("LOSS") = {"type": "L1Loss"}
+    pixel_opt: PixelLoss = {"type": "L1Loss"}
 
 
 class MetaTrain(Train):
@@ -210,18 +234,21 @@ class StudentTrain(Train):
     kd_opt: Distillation = Field(default_factory=Distillation)
 
 
-Metric = _registered("METRIC", skip=("img", "img2"), better=(Literal["higher", "lower"], "higher"))
+def _metric(**fields: Any) -> Any:
+    names = ("calculate_psnr", "calculate_ssim", "calculate_niqe")
+    return _registered("METRIC", *names, skip=("img", "img2"), crop_border=(Annotated[int, Ge(0)], ...), **fields)
 
 
 class Metrics(Section):
-    """What is measured: metric name to BasicSR metric options."""
+    """What a test measures: metric name to BasicSR metric options."""
 
-    metrics: dict[Name, Metric]
+    metrics: dict[Name, _metric()]
 
 
-class Validation(Metrics):
+class Validation(Section):
     """Validation during training."""
 
+    metrics: dict[Name, _metric(better=(Literal["higher", "lower"], "higher"))]
     val_freq: Count = Field(description="iterations")
 
 
@@ -263,7 +290,7 @@ class TestPath(Section):
     """Paths of a test."""
 
     results_root: str = "results"
-    pretrain_network_g: str
+    pretrain_network_g: str | None = None
     pretrain_network_t: str | None = None
     pretrain_network_mln: str | None = None
 
@@ -275,18 +302,25 @@ class Options(Section):
     model_type: str
     scale: Literal[2, 3, 4]
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    network_g: _registered("ARCH")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Options:
+        names = [dataset.name for dataset in self.datasets.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"datasets: two of them have the same name: {', '.join(names)}")
+        return self
 
 
 class TrainOptions(Options):
     """A training stage."""
 
-    manual_seed: Annotated[int, Ge(0)] = 0
+    manual_seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     datasets: dict[
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
         Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
     ]
     degradation: Degradation
+    network_g: Mln | MrdaNet
     path: RunPath = Field(default_factory=RunPath)
     train: Train
     val: Validation | None = None
@@ -311,12 +345,14 @@ class MLNBicubicOptions(TrainOptions):
     """Stage mln_bicubic."""
 
     model_type: Literal["MLNBicubicModel"]
+    network_g: Mln
 
 
 class MLNMetaOptions(TrainOptions):
     """Stage mln_meta."""
 
     model_type: Literal["MLNMetaModel"]
+    network_g: Mln
     adaptation: Adaptation
     path: MetaPath
     train: MetaTrain
@@ -337,8 +373,9 @@ class TeacherOptions(TrainOptions):
     """Stage teacher."""
 
     model_type: Literal["MRDATeacherModel"]
+    network_g: MrdaNet
     adaptation: Adaptation
-    network_mln: _registered("ARCH")
+    network_mln: Mln
     path: AdaptingPath
 
 
@@ -346,7 +383,7 @@ class StudentOptions(TeacherOptions):
     """Stage student."""
 
     model_type: Literal["MRDAStudentModel"]
-    network_t: _registered("ARCH")
+    network_t: MrdaNet
     path: StudentPath
     train: StudentTrain
 
@@ -356,22 +393,18 @@ class TestOptions(Options):
 
     model_type: Literal["MRDATestModel"]
     datasets: dict[Annotated[str, Field(pattern=r"^test(_\w+)?$")], BenchmarkSet]
-    network_t: _registered("ARCH") | None = None
-    network_mln: _registered("ARCH") | None = None
+    network_g: MrdaNet | None = None
+    network_t: MrdaNet | None = None
+    network_mln: Mln | None = None
     adaptation: Adaptation | None = None
-    path: TestPath
+    path: TestPath = Field(default_factory=TestPath)
     val: Metrics
     panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> TestOptions:
-        names = [dataset.name for dataset in self.datasets.values()]
-        if len(set(names)) < len(names):
-            raise ValueError(f"datasets: two of them have the same name: {', '.join(names)}")
-        return self
-
-    @model_validator(mode="after")
-    def _oracle(self) -> TestOptions:
+    def _complete(self) -> TestOptions:
+        if (self.network_g is None) != (self.path.pretrain_network_g is None):
+            raise ValueError("network_g, path.pretrain_network_g: one of them is missing")
         parts = {
             "network_t": self.network_t,
             "network_mln": self.network_mln,

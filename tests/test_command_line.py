@@ -89,10 +89,11 @@ def test_the_kept_option_file_starts_the_run_again(demo, tmp_path):
         kept,
         "--auto_resume",
         "--force_yml",
-        "train:total_iter=2",
+        "train:total_iter=3",
         f"path:experiments_root={demo[0]}/experiments",
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "iterations 3 to 3" in done.stderr
 
 
 def test_debug_prefixes_the_name_and_logs_every_iteration(tmp_path):
@@ -170,7 +171,7 @@ def test_missing_benchmark_folders_are_one_line_each(demo, tmp_path):
     assert f"Set5: left out; put its HR images into {ROOT}/nowhere/Set5" in done.stdout
 
 
-@pytest.mark.parametrize("stage", ["mln_meta", "teacher"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_do_what_one_does_on_the_same_tasks(demo, tmp_path, stage):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     found = {}
@@ -178,7 +179,7 @@ def test_two_processes_do_what_one_does_on_the_same_tasks(demo, tmp_path, stage)
         experiments = demo[0] / "experiments"
         opt = stage_options(stage, experiments, train__total_iter=3)
         shapes = yaml.safe_load((DEMO / f"train_{stage}_x4.yml").read_text())
-        for section in ("network_g", "network_mln"):
+        for section in ("network_g", "network_mln", "network_t"):
             if section in shapes:
                 opt[section] = shapes[section]
         opt["datasets"]["train"].update(tasks_per_gpu=tasks)

@@ -53,6 +53,13 @@ def test_means_average_images_not_squared_errors():
     assert means(rows) == {("d", "m", "psnr"): 30.0}
 
 
+def test_an_image_too_small_for_a_metric_is_named():
+    opt = {"name": "photos", "dataroot_gt": "bundled:test", "scale": 4, "protocol": "bicubic", "kernel_size": 3}
+    tiny = BenchmarkDataset({**opt, "max_images": 1, "max_side": 16})
+    with pytest.raises(UserError, match=r"photos chelsea\.png bicubic: no ssim"):
+        next(evaluate({"Bicubic": bicubic_restorer(4)}, tiny, METRICS, torch.device("cpu")))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_non_finite_output_is_an_error(dataset, bad):
     broken = network_restorer(lambda lq: torch.full((1, 3, 96, 96), bad))

@@ -5,19 +5,20 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from basicsr.models import build_model
 
 from mrda_data import GTDataset
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.command_line import parse
+from mrda_utils.errors import UserError
+from mrda_utils.pipeline import train_pipeline
 from tests.model.conftest import ROOT, STAGES, stage_options, train
 
 
 def build(stage, chain, tmp_path, **changes):
     """Model of a stage on the chain's checkpoints, and one batch."""
-    import yaml
-
     import mrda_loss  # noqa: F401
     import mrda_model  # noqa: F401
 
@@ -65,8 +66,10 @@ def test_loss_falls_on_one_batch(chain, tmp_path, stage):
         model.update_learning_rate(i)
         model.feed_data(batch)
         model.optimize_parameters(i)
-        losses.append(sum(model.get_current_log().values()))
-    assert losses[-1] < 0.98 * losses[0]
+        losses.append(model.get_current_log())
+    for name in losses[0]:
+        first, last = (sum(log[name] for log in part) for part in (losses[:5], losses[-5:]))
+        assert last < 0.99 * first, name
 
 
 @pytest.mark.parametrize("stage", ["mln_meta", "teacher", "student"])
@@ -75,7 +78,7 @@ def test_frozen_networks_stay_bit_identical_and_out_of_the_checkpoint(chain, tmp
     frozen = {
         "mln_meta": lambda: [model.net_g.upscaler],
         "teacher": lambda: [model.idr_target.mln],
-        "student": lambda: [model.idr_target.mln, model.net_t],
+        "student": lambda: [model.idr_target.mln, model.den_t],
     }[stage]()
     before = [copy.deepcopy(net.state_dict()) for net in frozen]
     for i in range(1, 4):
@@ -110,13 +113,14 @@ def test_the_teacher_adapts_each_task_by_itself(chain, tmp_path):
 
 
 def test_the_student_starts_from_the_teachers_rdan(chain, tmp_path):
+    teacher = checkpoint.load(chain / "demo_teacher_x4/models/net_g_latest.pth")["params_ema"]
     model, _ = build("student", chain, tmp_path)
-    for student, teacher in zip(model.net_g.rdan.parameters(), model.net_t.rdan.parameters(), strict=True):
-        assert torch.equal(student, teacher)
+    for name, tensor in model.net_g.rdan.state_dict().items():
+        assert torch.equal(tensor, teacher[f"rdan.{name}"])
     model, _ = build(
         "student", chain, tmp_path, path__pretrain_network_g=str(chain / "demo_student_x4/models/net_g_latest.pth")
     )
-    assert not torch.equal(model.net_g.rdan.head.weight, model.net_t.rdan.head.weight)
+    assert not torch.equal(model.net_g.rdan.head.weight, teacher["rdan.head.weight"])
 
 
 def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
@@ -201,14 +205,75 @@ def test_resume_falls_back_past_damage(chain, tmp_path, capsys, damaged):
     (run / damaged).write_bytes((run / damaged).read_bytes()[:500])
     (run / "training_states/best.state").write_text("not a number")
     assert equal(weights(train(opt, "--auto_resume")), weights(chain / "demo_teacher_x4"))
-    assert "going on from an earlier state" in capsys.readouterr().out
+    assert "looking for an earlier state" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"degradation__sigma": [0.2, 2.0]}, {"degradation": {"type": "bicubic"}}])
-def test_resuming_with_another_degradation_is_refused(chain, tmp_path, change):
-    state = chain / "demo_teacher_x4/training_states/3.state"
-    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__resume_state=str(state), **change)
-    with pytest.raises(CheckpointError, match="degradation is 'type isotropic, sigma"):
+def test_auto_resume_takes_the_newest_state_before_resume_state(chain, tmp_path):
+    run = tmp_path / "demo_teacher_x4"
+    shutil.copytree(chain / "demo_teacher_x4", run)
+    old = str(run / "training_states/3.state")
+    before = (run / "models/net_g_6.pth").stat().st_mtime_ns
+    train(
+        stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__resume_state=old), "--auto_resume"
+    )
+    assert (run / "models/net_g_6.pth").stat().st_mtime_ns == before  # nothing was trained again
+
+
+def test_auto_resume_without_a_usable_state_keeps_the_old_run(chain, tmp_path, capsys):
+    run = tmp_path / "demo_mln_bicubic_x4"
+    shutil.copytree(chain / "demo_mln_bicubic_x4", run)
+    for state in (run / "training_states").iterdir():
+        state.write_bytes(b"damaged")
+    train(stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path)), "--auto_resume")
+    (archived,) = tmp_path.glob("demo_mln_bicubic_x4_archived_*")
+    assert (archived / "training_states/6.state").read_bytes() == b"damaged"
+
+
+def test_a_state_beyond_total_iter_is_refused(chain, tmp_path):
+    shutil.copytree(chain / "demo_mln_bicubic_x4", tmp_path / "demo_mln_bicubic_x4")
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__total_iter=4)
+    with pytest.raises(UserError, match=r"train\.total_iter: 4, but .*6\.state is beyond it"):
+        train(opt, "--auto_resume")
+
+
+def test_a_folder_that_cannot_be_written_is_named(chain, tmp_path):
+    (tmp_path / "file").touch()
+    opt = stage_options("mln_bicubic", chain)
+    opt["path"]["experiments_root"] = str(tmp_path / "file")
+    (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
+    with pytest.raises(UserError, match=r"path\.experiments_root: .*file/demo_mln_bicubic_x4 cannot be written"):
+        train_pipeline(ROOT, ["-opt", str(tmp_path / "o.yml")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network_g__num_feat": 8}, "network_g.num_feat: 8, but network_t, its teacher, has 4"),
+        ({"network_g__den_feat": 4}, "network_g.den_feat: 4, but network_t, its teacher, has 2"),
+        ({"network_g__den_in_ch": 4}, "network_g.den_in_ch: 4, but it reads the LR image"),
+    ],
+)
+def test_a_student_unlike_its_teacher_is_refused(chain, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        train(stage_options("student", chain, path__experiments_root=str(tmp_path), **change))
+
+
+def test_a_teacher_of_another_degradation_is_refused(chain, tmp_path):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), degradation__sigma=[0.2, 2.0])
+    with pytest.raises(CheckpointError, match="trained on degradation 'type isotropic, sigma"):
+        train(opt)
+
+
+def test_resuming_with_another_degradation_is_refused(chain, tmp_path):
+    state = chain / "demo_mln_bicubic_x4/training_states/3.state"
+    opt = stage_options(
+        "mln_bicubic",
+        chain,
+        path__experiments_root=str(tmp_path),
+        path__resume_state=str(state),
+        degradation={"type": "isotropic", "sigma": [0.2, 2.0]},
+    )
+    with pytest.raises(CheckpointError, match="degradation is 'type bicubic', the option file's 'type isotropic"):
         train(opt)
 
 
@@ -246,13 +311,16 @@ def test_validation_reports_the_averaged_weights_and_keeps_the_best(chain, tmp_p
         chain,
         path__experiments_root=str(tmp_path),
         datasets__val={**val, "max_images": 1, "max_side": 48},
-        val={"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}},
+        val={"val_freq": 3, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}},
         logger__use_tb_logger=True,
     )
     run = train(opt)
     log = next(run.glob("*.log")).read_text()
-    assert log.count("Validation Held") == 2  # at iteration 4 and once at the end
+    assert log.count("Validation Held") == 2  # at iterations 3 and 6, the end
     best = checkpoint.load(run / "training_states/6.state")["best_metric_results"]["Held"]["psnr"]
     assert 10 < best["val"] < 60
+    assert f"Best: {best['val']:.4f} @ {best['iter']} iter" in log
+    first = checkpoint.load(run / "training_states/3.state")["best_metric_results"]
+    assert first["Held"]["psnr"]["iter"] == 3  # validated before it was saved
     assert any((run / "tb_logger").iterdir())
     assert equal(weights(run), weights(chain / "demo_teacher_x4"))  # validating changes nothing

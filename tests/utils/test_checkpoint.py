@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mrda_arch import MLN
+from mrda_arch import MLN, MRDANet
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
 
@@ -96,6 +96,41 @@ def test_weights_of_another_stage_or_scale_are_refused(tmp_path):
         checkpoint.load_network(net(), path, stage="MLNBicubicModel")
     with pytest.raises(CheckpointError, match="scale 4, the option file says 2"):
         checkpoint.load_network(net(upscale=2), path)
+
+
+def test_the_scale_of_a_student_is_compared_too(tmp_path):
+    small = {"num_feat": 4, "num_block": 1, "den_feat": 2}
+    checkpoint.save_network({"params": MRDANet(**small, upscale=2)}, HERE._replace(scale=2), 1, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="scale 2, the option file says 4"):
+        checkpoint.load_network(MRDANet(**small), tmp_path / "w.pth")
+
+
+def test_weights_of_another_degradation_are_refused(tmp_path):
+    checkpoint.save_network({"params": net()}, HERE, 1, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="degradation 'type bicubic', the option file says 'type isotropic'"):
+        checkpoint.load_network(net(), tmp_path / "w.pth", degradation="type isotropic")
+
+
+def test_a_foreign_state_is_refused(tmp_path):
+    torch.save({"epoch": 1, "iter": 1, "optimizers": [], "schedulers": []}, tmp_path / "1.state")
+    with pytest.raises(CheckpointError, match=r"1\.state: no training state of this project"):
+        checkpoint.load_state(tmp_path / "1.state")
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(content, file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save({}, tmp_path / "w.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "models").touch()
+    with pytest.raises(CheckpointError, match=r"models/w\.pth: cannot be written"):
+        checkpoint.save({}, tmp_path / "models" / "w.pth")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

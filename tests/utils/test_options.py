@@ -44,6 +44,7 @@ def test_numbers_are_numbers():
         ("a: 1\nb: 2\na: 3", "key 'a' stands twice"),
         ("a: [1, 2", "x line 1: no valid YAML"),
         ("a: &x [*x, *y]", "no valid YAML"),
+        ("a: 2024-13-45", "no valid YAML"),
     ],
 )
 def test_bad_yaml_is_refused_and_not_executed(text, message, tmp_path, monkeypatch):
@@ -51,6 +52,10 @@ def test_bad_yaml_is_refused_and_not_executed(text, message, tmp_path, monkeypat
     with pytest.raises(OptionError, match=message):
         parse_yaml(text, "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_merge_keys_are_plain_yaml():
+    assert parse_yaml("a: &a {x: 1}\nb:\n  <<: *a\n  y: 2", "x")["b"] == {"x": 1, "y": 2}
 
 
 def changed(*entries):
@@ -64,7 +69,19 @@ def changed(*entries):
         ("datasets:train:use_hflp=true", "datasets.train: unknown key 'use_hflp', did you mean 'use_hflip'?"),
         ("network_g:num_fea=8", "network_g: unknown key 'num_fea', did you mean 'num_feat'?"),
         ("network_g:num_feat=wide", "network_g.num_feat: 'wide': Input should be a valid integer"),
-        ("network_g:type=MRDANett", "network_g: type: 'MRDANett' is not registered, did you mean 'MRDANet'?"),
+        ("network_g:type=MRDANett", "network_g: type: 'MRDANett' is not known here, did you mean 'MRDANet'?"),
+        ("network_g:type=EDSR", "network_g: type: 'EDSR' is not known here"),
+        ("network_g:type=[a]", "network_g: type: "),
+        ("network_g:num_feat=-1", "network_g: MRDANet cannot be built"),
+        ("network_g:num_in_ch=1", "network_g: .*global_residual needs num_in_ch == num_out_ch"),
+        ("datasets:train:dataroot_gt=bundled:trian", "'bundled:trian', did you mean 'bundled:train'?"),
+        ("train:pixel_opt:type=GANLoss", "type: 'GANLoss' is not known here"),
+        ("train:pixel_opt:reduction=none", "train.pixel_opt.reduction: 'none'"),
+        ("val:metrics:psnr:type=calculate_psnr_pt", "type: 'calculate_psnr_pt' is not known here"),
+        ("val:metrics:psnr:crop_border=four", "val.metrics.psnr.crop_border: 'four'"),
+        ("model_type=[a]", "model_type: "),
+        ("manual_seed=9223372036854775808", "manual_seed"),
+        ("adaptation:dtype=float16", "adaptation.dtype: 'float16'"),
         ("network_g:upsampler=nearest", "network_g.upsampler: 'nearest': Input should be 'pixelshuffle'"),
         ("train:pixel_opt:type=L1Los", "did you mean 'L1Loss'?"),
         ("train:pixel_opt:loss_wieght=1", "unknown key 'loss_wieght', did you mean 'loss_weight'?"),
@@ -136,6 +153,8 @@ def test_a_file_without_sections_is_refused(tmp_path, text):
 def test_an_oracle_needs_all_its_parts():
     path = ROOT / "options/demo/test_gaussian8_x4.yml"
     opt = parse_yaml(path.read_text(), "x")
+    with pytest.raises(OptionError, match=r"network_g, path\.pretrain_network_g: one of them is missing"):
+        validate({key: value for key, value in opt.items() if key != "network_g"}, False, "x")
     del opt["network_mln"]
     with pytest.raises(OptionError, match="network_mln: missing, the teacher's row needs all of"):
         validate(opt, False, "x")

@@ -11,13 +11,27 @@ from mrda_utils.report import panel, tables, write_csv, write_json
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
 
+OPT = {"protocol": "gaussian8", "kernel_size": 21}
+METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4, "test_y_channel": True} for name in ("psnr", "ssim")}
+
 
 def test_published_rows_stand_where_the_protocol_matches():
-    text = tables(MEANS, {"Set5": {"protocol": "gaussian8"}, "X": {"protocol": "gaussian8"}}, 4, "github")
+    text = tables(MEANS, {"Set5": OPT, "X": OPT}, METRICS, 4, "github")
     set5, other = text.split("X, gaussian8")
     assert "| MRDA_S (published) |  31.98 | 0.8872 |" in set5
     assert "| Student            |  31.00 | 0.8800 |" in set5
     assert "published" not in other
+
+
+@pytest.mark.parametrize("change", [{"kernel_size": 15}, {"max_images": 1}, {"max_side": 64}])
+def test_no_published_row_beside_part_of_the_protocol(change):
+    assert "published" not in tables(MEANS, {"Set5": {**OPT, **change}}, METRICS, 4, "github")
+
+
+@pytest.mark.parametrize("change", [{"crop_border": 0}, {"test_y_channel": False}])
+def test_no_published_row_beside_another_metric(change):
+    metrics = {**METRICS, "psnr": {**METRICS["psnr"], **change}}
+    assert "published" not in tables(MEANS, {"Set5": OPT}, metrics, 4, "github")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +48,7 @@ def test_csv_and_json_hold_every_value(tmp_path):
     assert read[0]["image"] == "a,b.png"
     assert float(read[0]["value"]) == 30.123456789
     (tmp_path / "w.pth").write_bytes(b"")
-    write_json(MEANS, {"name": "x"}, {"pretrain_network_g": str(tmp_path / "w.pth")}, tmp_path / "m.json")
+    write_json(MEANS, "x", "0" * 64, {"pretrain_network_g": str(tmp_path / "w.pth")}, tmp_path / "m.json")
     content = json.loads((tmp_path / "m.json").read_text())
     assert content["means"][0] == {"dataset": "Set5", "method": "Student", "metric": "psnr", "value": 31.0}
     assert content["weights_sha256"]["pretrain_network_g"].startswith("e3b0c44298fc1c14")  # of nothing
