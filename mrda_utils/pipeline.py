@@ -121,26 +121,27 @@ def _train(run: Run) -> None:
     opt, process = run.opt, run.process
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.manual_seed(opt["manual_seed"])  # initial weights; every later draw has a seed of its own
+    get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
     train_set = build_dataset(opt["datasets"]["train"])
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
     found = _find_state(run) if process.rank == 0 else None
     state_path, state = broadcast_object(found, process.world_size) or (None, None)
     if state is not None and state["iter"] > opt["train"]["total_iter"]:
         raise UserError(f"train.total_iter: {opt['train']['total_iter']}, but {state_path} is beyond it")
+    torch.manual_seed(opt["manual_seed"])  # initial weights; every later draw has a seed of its own
+    model = build_model(opt)
+    if state is not None:
+        model.resume_training(state, state_path)
     if process.rank == 0:
-        _prepare_folder(run, state_path)
+        _prepare_folder(run, state_path)  # nothing is written or moved before everything has been read
     broadcast_object(None, process.world_size)  # the folder is there before anybody writes into it
 
     log_file = Path(opt["path"]["run"]) / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
     with run_logger(run, log_file) as logger:
-        logger.info(
-            "mrda %s, torch %s, %s, %d process(es)", __version__, torch.__version__, process.device, process.world_size
-        )
+        versions = f"mrda {__version__}, torch {torch.__version__}"
+        logger.info("%s, %s, %d process(es)", versions, process.device, process.world_size)
         logger.debug("Options:\n%s", dump(opt))  # for the file: the console shows what changes
-        model = build_model(opt)
         if state is not None:
-            model.resume_training(state, state_path)
             logger.info("Resuming from %s", state_path)
         _loop(run, model, train_set, val_sets, first_step=state["iter"] if state else 0, logger=logger)
 

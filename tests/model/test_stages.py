@@ -280,8 +280,11 @@ def test_resuming_with_another_degradation_is_refused(chain, tmp_path):
 def test_weights_of_the_wrong_stage_are_refused(chain, tmp_path):
     wrong = str(chain / "demo_mln_bicubic_x4/models/net_g_latest.pth")
     opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), path__pretrain_network_mln=wrong)
+    earlier = tmp_path / "demo_teacher_x4"
+    earlier.mkdir()
     with pytest.raises(CheckpointError, match="weights of stage MLNBicubicModel, expected MLNMetaModel"):
         train(opt)
+    assert [p for p in tmp_path.iterdir() if p.is_dir()] == [earlier]  # neither moved nor replaced
 
 
 def test_a_second_run_of_the_same_name_archives_the_first(chain, tmp_path):
