@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -11,13 +12,15 @@ class UserError(ValueError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run an entry script; a UserError ends it with its message and exit code 2."""
+    """Run an entry script; a UserError ends it with its message and exit code 2, Ctrl-C with one line and 130."""
     try:
         main()
     except UserError as error:
-        sys.exit(_fail(error))
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _end("interrupted; the last checkpoint is kept, --auto_resume goes on from it", 130)
 
 
-def _fail(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    return 2
+def _end(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201
+    sys.exit(code)
