@@ -167,12 +167,11 @@ class StageModel(SRModel):
         path = Path(self.opt["path"]["models"]) / f"net_g_{label}.pth"
         checkpoint.save_network(nets, self.provenance, current_iter, path)
 
-    def save(self, epoch: int, current_iter: int) -> None:
+    def save(self, current_iter: int) -> None:
         """Write weights, then the training state that refers to them."""
         self.save_weights(current_iter, current_iter)
         state = {
             "iter": current_iter,
-            "epoch": epoch,
             "mrda": self.provenance._asdict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "best_metric_results": self.best_metric_results,

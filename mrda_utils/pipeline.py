@@ -188,14 +188,14 @@ def _loop(
                 _validate(model, val_sets, current_iter, tb_logger)
                 validated = current_iter
             if is_main and current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
-                model.save(current_iter * samples // len(train_set), current_iter)  # with what validation found
+                model.save(current_iter)  # with what validation found
             data_timer.start()
             iter_timer.start()
         if is_main and val_sets and validated != current_iter:
             _validate(model, val_sets, current_iter, tb_logger)
     if is_main:
         if current_iter > first_step and current_iter % opt["logger"]["save_checkpoint_freq"]:
-            model.save(current_iter * samples // len(train_set), current_iter)
+            model.save(current_iter)
         model.save_weights("latest", current_iter)
         logger.info(
             "End of training after %s; weights in %s",
