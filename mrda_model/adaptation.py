@@ -41,6 +41,11 @@ class Shots(NamedTuple):
     gt: Tensor
 
 
+def stack(tasks: Sequence[Shots]) -> Shots:
+    """Images of several tasks as one batch."""
+    return Shots(torch.cat([task.lq for task in tasks]), torch.cat([task.gt for task in tasks]))
+
+
 def _body(mln: MLN, weights: Weights, lq: Tensor, how: Adaptation) -> Tensor:
     """Feature map (N, C', h, w) of the body with `weights`."""
     if how.collapse and lq.device.type == "cpu":  # part of the fast path: oneDNN likes this layout better

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
@@ -17,10 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation import build_degradation
 from mrda_model.adaptation import Shots
-from mrda_model.evaluation import Restorer, evaluate, means, network_restorer
+from mrda_model.evaluation import Restorer, evaluate, gather_rows, means, network_restorer
 from mrda_utils import checkpoint
 from mrda_utils.complexity import count_parameters
+from mrda_utils.distributed import any_rank
 from mrda_utils.seeding import torch_generator
+from mrda_utils.signals import stop_requested
 
 
 def freeze(net: nn.Module) -> nn.Module:
@@ -51,12 +58,14 @@ class StageModel(SRModel):
         kind = degradation_name(opt["degradation"])
         self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
+        self.validated_iter = 0  # the last iteration whose validation is complete
         super().__init__(opt)
 
     # ------------------------------------------------------------------------------------------------ construction
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move to the device; wrap with DistributedDataParallel, also on the CPU, when there are several processes."""
-        net = net.to(self.device)
+        layout = torch.channels_last if self.opt["train"]["channels_last"] else torch.preserve_format
+        net = net.to(self.device, memory_format=layout)
         if self.opt["dist"]:
             devices = [self.device] if self.device.type == "cuda" else None
             net = DistributedDataParallel(net, devices, find_unused_parameters=self.find_unused_parameters)
@@ -79,18 +88,26 @@ class StageModel(SRModel):
         self.ema_decay = train_opt["ema_decay"]
         if self.ema_decay > 0:
             self.net_g_ema = freeze(deepcopy(self.get_bare_model(self.net_g)))
+        if train_opt.get("compile"):
+            self.net_g.compile()
         self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
         optim_opt = {**train_opt["optim_g"]}
-        trained = [p for p in self.net_g.parameters() if p.requires_grad]
-        self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), trained, **optim_opt)
+        self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
+        # fused: the only form that skips a step without asking the device, see `apply_gradients`
+        self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
         self.optimizers.append(self.optimizer_g)
+        self.skipped = torch.zeros(2, device=self.device)  # steps without finite gradients: all, and the last in a row
 
     # -------------------------------------------------------------------------------------------------------- step
     def update_learning_rate(self, current_iter: int, warmup_iter: int = 0) -> None:
         """Set the learning rate of iteration `current_iter` (1-based): a function of options and iteration alone."""
         train_opt = self.opt["train"]
-        passed = bisect_left(train_opt["scheduler"]["milestones"], current_iter)
-        lr = train_opt["optim_g"]["lr"] * train_opt["scheduler"]["gamma"] ** passed
+        lr, scheduler = train_opt["optim_g"]["lr"], train_opt["scheduler"]
+        if scheduler["type"] == "CosineAnnealingLR":
+            wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
+            lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
+        else:
+            lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
         lr *= min(1.0, current_iter / max(warmup_iter, 1))
         for group in self.optimizer_g.param_groups:
             group["lr"] = lr
@@ -98,26 +115,58 @@ class StageModel(SRModel):
     def feed_data(self, data: dict) -> None:
         """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task by a draw of its own."""
         images = self.opt["datasets"]["train"]["images_per_task"]
+        gts = data["gt"].to(self.device, torch.get_default_dtype())
         self.tasks: list[Shots] = []
-        for gt, sample in zip(data["gt"].to(self.device).split(images), data["sample"][::images], strict=True):
+        for gt, sample in zip(gts.split(images), data["sample"][::images], strict=True):
             generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // images)
             task = self.degradation.sample(generator)
             self.tasks.append(Shots(self.degradation.apply(gt, task, generator), gt))
-        self.lq = torch.cat([task.lq for task in self.tasks])
-        self.gt = torch.cat([task.gt for task in self.tasks])
 
-    def generator_update(self, losses: dict[str, Tensor]) -> None:
-        """One backward of the losses' sum, one optimizer step."""
+    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+        """A stage's losses on these tasks; their sum is minimised."""
+        raise NotImplementedError
+
+    def run_network(self, lq: Tensor, *args: Tensor, **kwargs: bool) -> Any:
+        """Forward pass of `net_g` in the precision and memory format of the options."""
+        if self.opt["train"]["channels_last"]:
+            lq = lq.contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            return self.net_g(lq, *args, **kwargs)
+
+    def autocast(self) -> torch.autocast:
+        """`train.amp`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt["train"]["amp"] == "bf16")
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One optimizer step on the mean over micro-batches (and processes) of the stage's losses."""
         self.optimizer_g.zero_grad()
-        sum(losses.values()).backward()
-        self.apply_gradients(losses)
+        count = self.opt["train"]["accumulation_steps"]
+        size = self.opt["datasets"]["train"]["tasks_per_gpu"]
+        self.losses: dict[str, Tensor] = {}
+        for step in range(count):
+            # gradients of several processes are reduced once, with the last micro-batch
+            wait = self.opt["dist"] and step < count - 1
+            with self.net_g.no_sync() if wait else nullcontext():
+                losses = self.compute_losses(self.tasks[step * size : (step + 1) * size], current_iter)
+                (sum(losses.values()) / count).backward()
+            for name, loss in losses.items():
+                self.losses[name] = self.losses.get(name, 0) + loss.detach() / count
+        self.apply_gradients()
 
-    def apply_gradients(self, losses: dict[str, Tensor]) -> None:
-        """Optimizer and EMA step with the gradients at hand; the losses are kept for the log."""
+    def apply_gradients(self) -> None:
+        """Optimizer and EMA step with the reduced gradients; skipped on every process if anything is not finite.
+
+        The decision stays on the device: Adam leaves weights, moments and its step count alone where `found_inf` is 1.
+        """
+        norm = nn.utils.clip_grad_norm_(self.trained, self.opt["train"].get("clip_grad_norm", math.inf))
+        bad = (~(norm + sum(self.losses.values())).isfinite()).float()
+        if self.opt["dist"]:
+            dist.all_reduce(bad, dist.ReduceOp.MAX)
+        self.optimizer_g.found_inf, self.optimizer_g.grad_scale = bad, None
         self.optimizer_g.step()
+        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + bad) * bad])
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
-        self.losses = {name: loss.detach() for name, loss in losses.items()}
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the averaged weights towards the current ones; buffers are copied."""
@@ -130,6 +179,10 @@ class StageModel(SRModel):
         """Losses of the last step, averaged over processes; every process must call it."""
         return self.reduce_loss_dict(self.losses)
 
+    def skipped_steps(self) -> tuple[int, int]:
+        """Steps skipped so far, and how many of them are the latest ones; the same on every process."""
+        return tuple(int(number) for number in self.skipped.tolist())
+
     # -------------------------------------------------------------------------------------------------- validation
     def trained_network(self) -> nn.Module:
         """The network to validate: averaged weights where there are any."""
@@ -139,24 +192,42 @@ class StageModel(SRModel):
         """How this stage super-resolves an image in validation."""
         return network_restorer(self.trained_network())
 
-    def validation(self, dataset: torch.utils.data.Dataset, current_iter: int, tb_logger: object) -> None:
-        """Measure the metrics of `val` on a BenchmarkDataset; log means and the best so far."""
-        name = dataset.opt["name"]
-        rows = [
-            row
-            for item in evaluate({self.opt["name"]: self.restorer()}, dataset, self.opt["val"]["metrics"], self.device)
-            for row in item.rows
-        ]
+    def validation(
+        self, dataset: torch.utils.data.Dataset, current_iter: int, tb_logger: object
+    ) -> dict[str, float] | None:
+        """Measure the metrics of `val` on a BenchmarkDataset, shared among processes; log means and the best so far.
+
+        Returns:
+            Mean of each metric; None if a signal came, then nothing of this validation counts.
+        """
+        name, val_opt = dataset.opt["name"], self.opt["val"]
+        rank, world_size = self.opt["rank"], self.opt["world_size"]
+        own = []
+        for restored in evaluate(
+            {self.opt["name"]: self.restorer()}, dataset, val_opt["metrics"], self.device, rank, world_size
+        ):
+            own.append((restored.index, restored.rows))
+            if stop_requested():
+                break
+        if any_rank(stop_requested()):
+            return None
+        found = {metric: value for (_, _, metric), value in means(gather_rows(own)).items()}
         best = self.best_metric_results.setdefault(name, {})
         lines = [f"Validation {name}"]
-        for (_, _, metric), value in means(rows).items():
-            sign = -1 if self.opt["val"]["metrics"][metric]["better"] == "lower" else 1
+        for metric, value in found.items():
+            sign = -1 if val_opt["metrics"][metric]["better"] == "lower" else 1
             if metric not in best or sign * value > sign * best[metric]["val"]:
                 best[metric] = {"val": value, "iter": current_iter}
+                if rank == 0 and metric == val_opt.get("save_best") and name == self._first_val_set():
+                    self.save_weights("best", current_iter)
             lines.append(f"\t # {metric}: {value:.4f}\tBest: {best[metric]['val']:.4f} @ {best[metric]['iter']} iter")
             if tb_logger:
                 tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
         get_root_logger().info("\n".join(lines))
+        return found
+
+    def _first_val_set(self) -> str:
+        return next(opt["name"] for phase, opt in self.opt["datasets"].items() if phase != "train")
 
     # ------------------------------------------------------------------------------------------------- checkpoints
     def save_weights(self, label: int | str, current_iter: int) -> None:
@@ -167,16 +238,26 @@ class StageModel(SRModel):
         path = Path(self.opt["path"]["models"]) / f"net_g_{label}.pth"
         checkpoint.save_network(nets, self.provenance, current_iter, path)
 
-    def save(self, current_iter: int) -> None:
-        """Write weights, then the training state that refers to them."""
+    def save(self, current_iter: int) -> Path:
+        """Write weights, then the training state that refers to them; return the state's path.
+
+        Raises:
+            CheckpointError: weights that are not finite, or a file that cannot be written.
+        """
+        if not all(p.isfinite().all() for p in self.trained):
+            raise checkpoint.CheckpointError(f"iteration {current_iter}: weights are not finite, nothing is saved")
         self.save_weights(current_iter, current_iter)
         state = {
             "iter": current_iter,
             "mrda": self.provenance._asdict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "best_metric_results": self.best_metric_results,
+            "validated_iter": self.validated_iter,
+            "skipped": self.skipped.tolist(),
         }
-        checkpoint.save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+        path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
+        checkpoint.save(state, path)
+        return path
 
     def resume_training(self, resume_state: dict, state_path: Path) -> None:
         """Take up a state of `save` and its weights; from here on the run is what it would have been.
@@ -196,3 +277,5 @@ class StageModel(SRModel):
             # the moments are the state's, the settings the option file's
             optimizer.load_state_dict({**stored, "param_groups": optimizer.state_dict()["param_groups"]})
         self.best_metric_results = resume_state["best_metric_results"]
+        self.validated_iter = resume_state["validated_iter"]
+        self.skipped = torch.tensor(resume_state["skipped"], device=self.device)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mrda_arch import MLN, MRDANet
 from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
+from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
@@ -61,8 +62,9 @@ class Row(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """One item of a test set as every method restored it, 8-bit BGR (H, W, 3); `lq` and `gt` likewise."""
+    """Item `index` of a test set as every method restored it, 8-bit BGR (H, W, 3); `lq` and `gt` likewise."""
 
+    index: int
     item: dict
     lq: np.ndarray
     gt: np.ndarray
@@ -78,20 +80,28 @@ def _to_image(tensor: Tensor, what: str) -> np.ndarray:
 
 @torch.no_grad()
 def evaluate(
-    restorers: dict[str, Restorer], dataset: Dataset, metrics: dict[str, dict], device: torch.device
+    restorers: dict[str, Restorer],
+    dataset: Dataset,
+    metrics: dict[str, dict],
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Restored]:
-    """Restore every item of a BenchmarkDataset by every method and measure it, image by image.
+    """Restore items of a BenchmarkDataset by every method and measure them, image by image.
 
     Args:
         restorers: method name to restorer.
         dataset: a BenchmarkDataset.
         metrics: metric name to BasicSR metric options.
         device: where the restorers compute.
+        rank: this process, which takes every `world_size`-th item.
+        world_size: number of processes that share the work; `gather_rows` brings theirs together.
 
     Raises:
         UserError: an output with NaN or infinity, or an image too small for a metric; both are named.
     """
-    for index in tqdm(range(len(dataset)), dataset.opt["name"], disable=None, leave=False):
+    own = range(rank, len(dataset), world_size)
+    for index in tqdm(own, dataset.opt["name"], disable=None if rank == 0 else True, leave=False):
         item = dataset[index]
         lq, gt = item["lq"][None].to(device), item["gt"][None].to(device)
         where = dataset.opt["name"], item["lq_path"], item["kernel"]
@@ -104,7 +114,13 @@ def evaluate(
                 if math.isnan(value):
                     raise UserError(f"{' '.join(where)}: no {metric}; the image is too small for it")
                 rows.append(Row(*where, method, metric, value))
-        yield Restored(item, _to_image(lq, "lq"), gt_image, images, rows)
+        yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows)
+
+
+def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:
+    """Rows of all processes' items in the order of the items, on every process; `own` holds (index, rows)."""
+    everyone = [entry for part in gather(own) for entry in part]
+    return [row for _, rows in sorted(everyone) for row in rows]
 
 
 def means(rows: list[Row]) -> dict[tuple[str, str, str], float]:

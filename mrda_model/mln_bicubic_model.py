@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from basicsr.utils.registry import MODEL_REGISTRY
+from collections.abc import Sequence
 
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from mrda_model.adaptation import Shots, stack
 from mrda_model.base_model import StageModel
 
 
@@ -11,7 +15,7 @@ from mrda_model.base_model import StageModel
 class MLNBicubicModel(StageModel):
     """Trains the whole of MLN, upscaler included, with L_1; the other stages keep its upscaler as it is."""
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step of Eq. (2)."""
-        self.output = self.net_g(self.lq)
-        self.generator_update({"l_pix": self.cri_pix(self.output, self.gt)})
+    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+        """Eq. (2)."""
+        lq, gt = stack(tasks)
+        return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}

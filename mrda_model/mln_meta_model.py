@@ -28,7 +28,7 @@ class MLNMetaModel(StageModel):
         meta_opt, adaptation = self.opt["train"]["meta"], Adaptation(**self.opt["adaptation"])
         k = meta_opt["num_support"]
         losses, total = [], None
-        for lq, gt in self.tasks:
+        for lq, gt in self.tasks:  # one at a time: accumulation adds tasks and no memory
             support, query = Shots(lq[:k], gt[:k]), Shots(lq[k:], gt[k:])
             loss, grads = meta_gradient(
                 self.net_g, support, query, adaptation, self.cri_pix, first_order=meta_opt["first_order"]
@@ -41,7 +41,8 @@ class MLNMetaModel(StageModel):
                 dist.all_reduce(grad)
                 grad /= self.opt["world_size"]
             parameter.grad = grad
-        self.apply_gradients({"l_meta": torch.stack(losses).mean()})
+        self.losses = {"l_meta": torch.stack(losses).mean()}
+        self.apply_gradients()
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the image that it restores."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
 
+from mrda_model.adaptation import Shots, stack
 from mrda_model.base_model import StageModel, build_frozen
 from mrda_model.idr_target import IDRTarget
 
@@ -34,12 +38,13 @@ class MRDAStudentModel(StageModel):
         self.den_t = teacher.den  # all that distillation needs
         super().init_training_settings()
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step of Eq. (6); during the warm-up DEN alone trains, by distillation."""
-        with torch.no_grad():
-            target = self.den_t(self.idr_target(self.tasks))
-        self.output, idr = self.net_g(self.lq, return_idr=True)
-        losses = self.cri_kd(idr, target)._asdict()
+    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+        """Eq. (6); during the warm-up DEN alone trains, by distillation."""
+        lq, gt = stack(tasks)
+        with torch.no_grad(), self.autocast():
+            target = self.den_t(self.idr_target(tasks))
+        sr, idr = self.run_network(lq, return_idr=True)
+        losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
         if current_iter > self.kd_warmup_iter:
-            losses["l_pix"] = self.cri_pix(self.output, self.gt)
-        self.generator_update(losses)
+            losses["l_pix"] = self.cri_pix(sr.to(gt), gt)
+        return losses

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from basicsr.utils.registry import MODEL_REGISTRY
+from collections.abc import Sequence
 
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from mrda_model.adaptation import Shots, stack
 from mrda_model.base_model import StageModel
 from mrda_model.evaluation import Restorer, teacher_oracle
 from mrda_model.idr_target import IDRTarget
@@ -19,10 +23,10 @@ class MRDATeacherModel(StageModel):
         super().__init__(opt)
         self.idr_target = IDRTarget(opt, self.device)
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step of Eq. (2) (Alg. 2, lines 4-11)."""
-        self.output = self.net_g(self.lq, self.idr_target(self.tasks))
-        self.generator_update({"l_pix": self.cri_pix(self.output, self.gt)})
+    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+        """Eq. (2) (Alg. 2, lines 4-11)."""
+        lq, gt = stack(tasks)
+        return {"l_pix": self.cri_pix(self.run_network(lq, self.idr_target(tasks)).to(gt), gt)}
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the ground truth of the image."""

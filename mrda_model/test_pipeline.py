@@ -9,11 +9,10 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 
 from mrda_data.degradation.kernels import gaussian_kernel
-from mrda_model.evaluation import Restored, Row, evaluate, means
+from mrda_model.evaluation import Restored, Row, evaluate, gather_rows, means
 from mrda_utils import report
 from mrda_utils.command_line import Run, parse
-from mrda_utils.distributed import stop
-from mrda_utils.errors import UserError
+from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.options import OptionError
 
 ORACLE_NOTE = (
@@ -34,10 +33,9 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
         UserError: a mistake in options, data or checkpoints.
     """
     run = parse(root, argv, is_train=False)
-    if run.process.world_size > 1:
-        raise UserError("test.py runs in one process: start it without torchrun")
     try:
-        _test(run)
+        with contact_lost_ends():
+            _test(run)
     finally:
         stop()
 
@@ -54,18 +52,26 @@ def _test(run: Run) -> None:
             missing.append(f"{dataset_opt['name']}: left out; put its HR images into {images}")
     if not datasets:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
-    print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
+    rank, world_size = run.process.rank, run.process.world_size
+    if rank == 0:
+        print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
     datasets = {name: build_dataset(dataset_opt) for name, dataset_opt in datasets.items()}
     model = build_model(opt)
-    shutil.rmtree(folder / "panels", ignore_errors=True)  # of an earlier test of this name
+    # pictures of an earlier test of this name
+    on_rank_0(lambda: shutil.rmtree(folder / "panels", ignore_errors=True))
     rows, panels = [], []
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
-        for index, restored in enumerate(evaluate(model.restorers, dataset, opt["val"]["metrics"], model.device)):
-            rows += restored.rows
-            if index in shown:
-                panels.append(_save_panel(restored, dataset.opt, folder / "panels" / name))
-    _write(run, rows, panels, {name: dataset.opt for name, dataset in datasets.items()}, missing)
+        own, own_panels = [], []
+        for restored in evaluate(model.restorers, dataset, opt["val"]["metrics"], model.device, rank, world_size):
+            own.append((restored.index, restored.rows))
+            if restored.index in shown:
+                path = _save_panel(restored, dataset.opt, folder / "panels" / name)
+                own_panels.append((restored.index, path))
+        rows += gather_rows(own)
+        panels += [path for _, path in sorted(entry for part in gather(own_panels) for entry in part)]
+    if rank == 0:
+        _write(run, rows, panels, {name: dataset.opt for name, dataset in datasets.items()}, missing)
 
 
 def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) -> Path:

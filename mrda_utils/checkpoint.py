@@ -64,7 +64,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
         CheckpointError: see `load`; or it is no training state of this project.
     """
     content = load(path)
-    missing = {"iter", "mrda", "optimizers", "best_metric_results"} - content.keys()
+    missing = {"iter", "mrda", "optimizers", "best_metric_results", "validated_iter", "skipped"} - content.keys()
     if missing:
         raise CheckpointError(f"{path}: no training state of this project (without {', '.join(sorted(missing))})")
     return content
@@ -144,3 +144,21 @@ def states(folder: Path) -> list[Path]:
 def network_of_state(state_path: Path, label: str) -> Path:
     """Return the weights file that belongs to `<run>/training_states/<iteration>.state`."""
     return state_path.parent.parent / "models" / f"net_{label}_{state_path.stem}.pth"
+
+
+def prune(run: Path, keep_last: int | None) -> None:
+    """Delete all but the newest `keep_last` states of a run and the weights that belong to them; None keeps all.
+
+    `net_g_best.pth` and `net_g_latest.pth` belong to no state and stay.
+
+    Raises:
+        CheckpointError: a file that cannot be deleted.
+    """
+    if keep_last is None:
+        return
+    for path in states(run / "training_states")[keep_last:]:
+        try:
+            path.unlink()  # first: a state without weights would be a damaged one
+            network_of_state(path, "g").unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

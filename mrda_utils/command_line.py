@@ -73,7 +73,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _resolve_paths(opt, root)
     _check_consistency(opt)
     _check_files(opt, root, is_train)
-    process = start(args.launcher, opt["device"])
+    process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
         is_train=is_train,
         dist=process.world_size > 1,

@@ -1,17 +1,22 @@
-"""One process or several: what torchrun or Slurm say, and the device of this process."""
+"""One process or several: what torchrun or Slurm say, the device of this process, and how processes agree.
+
+What processes tell each other here travels over gloo, on CUDA too: no GPU is waited for.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from mrda_utils.errors import UserError
 
-TIMEOUT = timedelta(hours=2)  # rank 0 validates while the others wait in the next collective
+T = TypeVar("T")
 
 
 class Process(NamedTuple):
@@ -33,15 +38,16 @@ def _slurm_environment() -> None:
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
-def start(launcher: str, device: str) -> Process:
+def start(launcher: str, device: str, timeout: int) -> Process:
     """Join the process group if there is one (torchrun is seen by its variables), choose the device.
 
     Args:
         launcher: `slurm`, or anything else for torchrun or a single process.
         device: `auto`, `cpu` or `cuda`.
+        timeout: seconds after which waiting for another process ends the run.
 
     Raises:
-        UserError: CUDA asked for and not there, or a launcher without its variables.
+        UserError: CUDA asked for and not there, more processes than GPUs, or a launcher without its variables.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda', but torch sees no CUDA device; use device: cpu")
@@ -55,23 +61,84 @@ def start(launcher: str, device: str) -> Process:
         )
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if use_cuda:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "
+                "lower --nproc_per_node"
+            )
         torch.cuda.set_device(local_rank)
     if world_size > 1:
-        dist.init_process_group("nccl" if use_cuda else "gloo", timeout=TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     rank = dist.get_rank() if world_size > 1 else 0
     return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
-
-
-def broadcast_object(value: object, world_size: int) -> object:
-    """Return rank 0's value on every rank."""
-    if world_size == 1:
-        return value
-    holder = [value]
-    dist.broadcast_object_list(holder)
-    return holder[0]
 
 
 def stop() -> None:
     """Leave the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def on_rank_0(work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 alone and return its result on every rank; others wait, and end if it fails.
+
+    Raises:
+        UserError: on rank 0, what `work` raised; the other ranks leave with code 2 and say nothing.
+    """
+    if not dist.is_initialized():
+        return work()
+    result, error = [None], None
+    if dist.get_rank() == 0:
+        try:
+            result = [work()]
+        except UserError as mistake:
+            result, error = [], mistake
+    holder = [result]
+    dist.broadcast_object_list(holder)
+    if error is not None:
+        raise error
+    if not holder[0]:
+        raise SystemExit(2)
+    return holder[0][0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank; every rank must ask."""
+    if not dist.is_initialized():
+        return flag
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    gather(None)
+
+
+def gather(value: T) -> list[T]:
+    """Every rank's value, in rank order, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def contact_lost_ends() -> Iterator[None]:
+    """Turn what the backends raise when another process is gone, or silent for too long, into one line.
+
+    Raises:
+        UserError: naming this rank.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise UserError(
+            f"rank {dist.get_rank()}: another process has ended or was silent for longer than dist_params.timeout "
+            f"({str(error).splitlines()[0][:120]}); --auto_resume goes on from the last checkpoint"
+        ) from error

@@ -11,12 +11,36 @@ class UserError(ValueError):
     """Something the user can mend; the message names the option or file, the value and what to do."""
 
 
+class Stopped(Exception):  # noqa: N818  (no error)
+    """An orderly end that a signal asked for; `code` is the exit code, 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+OUT_OF_MEMORY = (
+    "out of memory; lower datasets.train.tasks_per_gpu, images_per_task or gt_size (train.accumulation_steps keeps the "
+    "batch of a step), or set train.amp: bf16"
+)
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run an entry script; a UserError ends it with its message and exit code 2, Ctrl-C with one line and 130."""
+    """Run an entry script; what a user can mend or asked for ends in one line on stderr, without a traceback.
+
+    Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
+    """
     try:
         main()
     except UserError as error:
         _end(f"error: {error}", 2)
+    except Stopped as end:
+        _end(str(end), end.code)
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError on CUDA, a plain RuntimeError on the CPU
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+            _end(f"error: {OUT_OF_MEMORY} ({str(error).splitlines()[0] if str(error) else 'MemoryError'})", 2)
+        raise
     except KeyboardInterrupt:
         _end("interrupted; the last checkpoint is kept, --auto_resume goes on from it", 130)
 

@@ -62,7 +62,16 @@ def force(options: dict, entries: list[str]) -> None:
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    tags = {"bicubic", "isotropic", "anisotropic", "GTDataset", "BenchmarkDataset", "[key]"}
+    tags = {
+        "bicubic",
+        "isotropic",
+        "anisotropic",
+        "GTDataset",
+        "BenchmarkDataset",
+        "MultiStepLR",
+        "CosineAnnealingLR",
+        "[key]",
+    }
     return ".".join(str(part) for part in location if part not in tags)
 
 

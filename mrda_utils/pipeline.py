@@ -1,28 +1,27 @@
-"""The training loop: BasicSR's registries and log lines, with checkpoints, resume and iteration count of our own."""
+"""From an option file to a running training: lock, resume, folder, log."""
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from basicsr.models.base_model import BaseModel
-from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from basicsr.utils import get_root_logger
+from filelock import FileLock, Timeout
 
 from mrda_utils import __version__, checkpoint
 from mrda_utils.command_line import Run, dump, parse
-from mrda_utils.distributed import broadcast_object, stop
+from mrda_utils.distributed import contact_lost_ends, on_rank_0, stop
 from mrda_utils.errors import UserError
-from mrda_utils.sampler import StepSampler
+from mrda_utils.events import record
+from mrda_utils.signals import noted_signals
+from mrda_utils.training_loop import TrainingLoop
 
 
 @contextmanager
@@ -44,6 +43,22 @@ def run_logger(run: Run, log_file: Path) -> Iterator[logging.Logger]:
             handler.close()
 
 
+def _lock(run: Run) -> FileLock:
+    """Take this run's name; the kernel gives it back when the process ends, however it ends."""
+    folder = Path(run.opt["path"]["run"])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"name: '{run.opt['name']}' is being trained in {folder} by another process; choose another name, or wait"
+        ) from error
+    except OSError as error:
+        raise UserError(f"path.experiments_root: {folder.parent} cannot be written ({error})") from error
+    return lock
+
+
 def _archive(folder: Path) -> None:
     """Move an earlier run of this name aside; nothing of it is lost."""
     stamp = time.strftime("%Y%m%d_%H%M%S")
@@ -54,24 +69,31 @@ def _archive(folder: Path) -> None:
     print(f"{folder} exists; moved to {target}")  # noqa: T201  (the log file does not exist yet)
 
 
-def _find_state(run: Run) -> tuple[Path, dict] | None:
-    """With --auto_resume, this run's newest state that can be read, weights included; else `path.resume_state`.
+class _Start(NamedTuple):
+    """Where a run begins."""
 
-    Damaged states are named and passed over.
-    """
-    own = checkpoint.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []
-    for path in own:
+    path: Path | None
+    state: dict | None
+    damaged: list[str]
+    """What is wrong with newer states, which are passed over."""
+
+
+def _find_state(run: Run) -> _Start:
+    """With --auto_resume, this run's newest state that can be read, weights included; else `path.resume_state`."""
+    damaged = []
+    for path in checkpoint.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []:
         try:
             state = checkpoint.load_state(path)
             checkpoint.load(checkpoint.network_of_state(path, "g"))
         except checkpoint.CheckpointError as error:
+            damaged.append(str(error))
             print(f"warning: {error}; looking for an earlier state")  # noqa: T201
         else:
-            return path, state
+            return _Start(path, state, damaged)
     if "resume_state" in run.opt["path"]:
         path = Path(run.opt["path"]["resume_state"])
-        return path, checkpoint.load_state(path)
-    return None
+        return _Start(path, checkpoint.load_state(path), damaged)
+    return _Start(None, None, damaged)
 
 
 def _prepare_folder(run: Run, state_path: Path | None) -> None:
@@ -86,20 +108,6 @@ def _prepare_folder(run: Run, state_path: Path | None) -> None:
         raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
 
 
-def _loader(run: Run, dataset: Dataset, first_step: int) -> DataLoader:
-    opt = run.opt["datasets"]["train"]
-    batch = opt["tasks_per_gpu"] * opt["images_per_task"]
-    sampler = StepSampler(batch, first_step, run.opt["train"]["total_iter"], run.process.rank, run.process.world_size)
-    workers = opt["num_worker_per_gpu"]
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=run.process.device.type == "cuda",
-    )
-
-
 def train_pipeline(root: Path, argv: list[str] | None = None) -> None:
     """Run one stage from its option file: exactly `total_iter` iterations, resumed ones included.
 
@@ -112,106 +120,40 @@ def train_pipeline(root: Path, argv: list[str] | None = None) -> None:
     """
     run = parse(root, argv, is_train=True)
     try:
-        _train(run)
+        with contact_lost_ends(), noted_signals(), ExitStack() as stack:
+            _train(run, stack)
     finally:
         stop()
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, stack: ExitStack) -> None:
     opt, process = run.opt, run.process
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
+    on_rank_0(lambda: stack.callback(_lock(run).release) and None)
     train_set = build_dataset(opt["datasets"]["train"])
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
-    found = _find_state(run) if process.rank == 0 else None
-    state_path, state = broadcast_object(found, process.world_size) or (None, None)
-    if state is not None and state["iter"] > opt["train"]["total_iter"]:
+    state_path, state, damaged = on_rank_0(lambda: _find_state(run))
+    first_step = state["iter"] if state else 0
+    if first_step > opt["train"]["total_iter"]:
         raise UserError(f"train.total_iter: {opt['train']['total_iter']}, but {state_path} is beyond it")
     torch.manual_seed(opt["manual_seed"])  # initial weights; every later draw has a seed of its own
     model = build_model(opt)
     if state is not None:
         model.resume_training(state, state_path)
-    if process.rank == 0:
-        _prepare_folder(run, state_path)  # nothing is written or moved before everything has been read
-    broadcast_object(None, process.world_size)  # the folder is there before anybody writes into it
+    on_rank_0(lambda: _prepare_folder(run, state_path))  # nothing is written or moved before everything has been read
 
-    log_file = Path(opt["path"]["run"]) / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
+    folder = Path(opt["path"]["run"])
+    log_file = folder / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
     with run_logger(run, log_file) as logger:
         versions = f"mrda {__version__}, torch {torch.__version__}"
         logger.info("%s, %s, %d process(es)", versions, process.device, process.world_size)
         logger.debug("Options:\n%s", dump(opt))  # for the file: the console shows what changes
+        if process.rank == 0:
+            for reason in damaged:
+                record(folder, "fallback", first_step, reason=reason)
+            record(folder, "resume" if state else "start", first_step, state=str(state_path) if state else None)
         if state is not None:
             logger.info("Resuming from %s", state_path)
-        _loop(run, model, train_set, val_sets, first_step=state["iter"] if state else 0, logger=logger)
-
-
-def _loop(
-    run: Run, model: BaseModel, train_set: Dataset, val_sets: list[Dataset], first_step: int, logger: logging.Logger
-) -> None:
-    opt, is_main = run.opt, run.process.rank == 0
-    total = opt["train"]["total_iter"]
-    batch = opt["datasets"]["train"]["tasks_per_gpu"] * opt["datasets"]["train"]["images_per_task"]
-    samples = batch * run.process.world_size
-    logger.info(
-        "%d images, %d samples an iteration, iterations %d to %d", len(train_set), samples, first_step + 1, total
-    )
-    tb_logger = _tensorboard(run) if is_main and opt["logger"]["use_tb_logger"] else None
-    message = MessageLogger(
-        {**opt, "logger": {**opt["logger"], "use_tb_logger": tb_logger is not None}}, first_step, tb_logger
-    )
-    message.max_iters = total + 1  # BasicSR counts one too few and shows a negative time at the end
-    data_timer, iter_timer = AvgTimer(), AvgTimer()
-    started, current_iter, validated = time.time(), first_step, -1
-    bar = tqdm(total=total, initial=first_step, desc=opt["name"], unit="it", disable=None if is_main else True)
-    with bar, logging_redirect_tqdm([logger]):
-        for current_iter, data in enumerate(_loader(run, train_set, first_step), first_step + 1):
-            data_timer.record()
-            model.update_learning_rate(current_iter, opt["train"]["warmup_iter"])
-            model.feed_data(data)
-            model.optimize_parameters(current_iter)
-            iter_timer.record()
-            bar.update()
-            if current_iter % opt["logger"]["print_freq"] == 0:
-                log = model.get_current_log()
-                message(
-                    {
-                        "epoch": current_iter * samples // len(train_set),
-                        "iter": current_iter,
-                        "lrs": model.get_current_learning_rate(),
-                        "time": iter_timer.get_avg_time(),
-                        "data_time": data_timer.get_avg_time(),
-                        **log,
-                    }
-                )
-            if is_main and val_sets and current_iter % opt["val"]["val_freq"] == 0:
-                _validate(model, val_sets, current_iter, tb_logger)
-                validated = current_iter
-            if is_main and current_iter % opt["logger"]["save_checkpoint_freq"] == 0:
-                model.save(current_iter)  # with what validation found
-            data_timer.start()
-            iter_timer.start()
-        if is_main and val_sets and validated != current_iter:
-            _validate(model, val_sets, current_iter, tb_logger)
-    if is_main:
-        if current_iter > first_step and current_iter % opt["logger"]["save_checkpoint_freq"]:
-            model.save(current_iter)
-        model.save_weights("latest", current_iter)
-        logger.info(
-            "End of training after %s; weights in %s",
-            datetime.timedelta(seconds=int(time.time() - started)),
-            opt["path"]["models"],
-        )
-    if tb_logger:
-        tb_logger.close()
-
-
-def _validate(model: BaseModel, val_sets: list[Dataset], current_iter: int, tb_logger: object) -> None:
-    for val_set in val_sets:
-        model.validation(val_set, current_iter, tb_logger)
-
-
-def _tensorboard(run: Run) -> object:
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and not always wanted
-
-    return SummaryWriter(str(Path(run.opt["path"]["run"]) / "tb_logger"))
+        TrainingLoop(opt, process, model, train_set, val_sets, logger).run(first_step)

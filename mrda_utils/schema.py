@@ -6,6 +6,7 @@ What a registered architecture, loss or metric accepts is read off its signature
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 import typing
 from typing import Annotated, Any, Literal
@@ -181,12 +182,22 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Ge(0)] = 0.0
 
 
-class Scheduler(Section):
+class MultiStepLR(Section):
     """Learning rate times gamma after each milestone."""
 
-    type: Literal["MultiStepLR"] = "MultiStepLR"
+    type: Literal["MultiStepLR"]
     milestones: Annotated[list[Count], AfterValidator(_ascending)] = Field([], description="iterations")
-    gamma: Annotated[float, Gt(0)] = 0.5
+    gamma: Annotated[float, Gt(0)] = Field(0.5, description="factor at each milestone")
+
+
+class CosineAnnealingLR(Section):
+    """Learning rate along half a cosine, from `lr` to `eta_min` at `total_iter`."""
+
+    type: Literal["CosineAnnealingLR"]
+    eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end")
+
+
+Scheduler = Annotated[MultiStepLR | CosineAnnealingLR, Field(discriminator="type")]
 
 
 class Meta(Section):
@@ -216,10 +227,23 @@ class Train(Section):
 
     total_iter: Count = Field(description="optimizer steps")
     optim_g: Optimizer
-    scheduler: Scheduler = Field(default_factory=Scheduler)
+    scheduler: Scheduler = Field(default_factory=lambda: MultiStepLR(type="MultiStepLR"))
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
     ema_decay: Annotated[float, Ge(0), Lt(1)] = Field(0.999, description="of the averaged weights; 0: none")
     pixel_opt: PixelLoss = {"type": "L1Loss"}
+    accumulation_steps: Count = Field(1, description="micro-batches an optimizer step, in each process")
+    clip_grad_norm: Annotated[float, Gt(0)] | None = Field(None, description="largest norm of the whole gradient")
+    max_skipped: Count = Field(
+        100, description="stop after this many steps in a row without a finite loss and gradient"
+    )
+
+
+class NetworkTrain(Train):
+    """Stages that train `network_g` by a backward pass through it (mln_meta computes in `adaptation.dtype`)."""
+
+    amp: Literal["none", "bf16"] = Field("none", description="network under autocast; losses stay in float32")
+    channels_last: bool = Field(False, description="memory format of network_g and its input")
+    compile: bool = Field(False, description="torch.compile network_g; needs a C++ compiler on the CPU")
 
 
 class MetaTrain(Train):
@@ -228,7 +252,7 @@ class MetaTrain(Train):
     meta: Meta
 
 
-class StudentTrain(Train):
+class StudentTrain(NetworkTrain):
     """Training of the student."""
 
     kd_opt: Distillation = Field(default_factory=Distillation)
@@ -250,6 +274,22 @@ class Validation(Section):
 
     metrics: dict[Name, _metric(better=(Literal["higher", "lower"], "higher"))]
     val_freq: Count = Field(description="iterations")
+    save_best: Name | None = Field(
+        None, description="metric by which models/net_g_best.pth is chosen, on the first validation set"
+    )
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> Validation:
+        if self.save_best is not None and self.save_best not in self.metrics:
+            raise ValueError(f"save_best: {self.save_best!r}, {did_you_mean(self.save_best, list(self.metrics))}")
+        return self
+
+
+class Wandb(Section):
+    """Weights & Biases follows the TensorBoard log, as in BasicSR."""
+
+    project: str = Field(description="project on the server")
+    resume_id: str | None = Field(None, description="id of the wandb run to go on with")
 
 
 class Logger(Section):
@@ -257,7 +297,17 @@ class Logger(Section):
 
     print_freq: Count = Field(100, description="iterations between two lines")
     save_checkpoint_freq: Count = Field(5000, description="iterations between two checkpoints")
-    use_tb_logger: bool = True
+    keep_last: Count | None = Field(None, description="checkpoints kept, the newest ones; all by default")
+    use_tb_logger: bool = Field(True, description="write a TensorBoard log")
+    wandb: Wandb | None = Field(None, description="needs `pip install wandb` and use_tb_logger")
+
+    @model_validator(mode="after")
+    def _wandb(self) -> Logger:
+        if self.wandb and not self.use_tb_logger:
+            raise ValueError("use_tb_logger: false, but wandb follows the TensorBoard log")
+        if self.wandb and importlib.util.find_spec("wandb") is None:
+            raise ValueError("wandb: not installed; pip install wandb, or leave the section out")
+        return self
 
 
 class RunPath(Section):
@@ -295,13 +345,20 @@ class TestPath(Section):
     pretrain_network_mln: str | None = None
 
 
+class Distributed(Section):
+    """Several processes."""
+
+    timeout: Count = Field(1800, description="seconds after which waiting for another process ends the run")
+
+
 class Options(Section):
     """What training and testing share."""
 
     name: Name
     model_type: str
     scale: Literal[2, 3, 4]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    dist_params: Distributed = Field(default_factory=Distributed)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Options:
@@ -346,6 +403,7 @@ class MLNBicubicOptions(TrainOptions):
 
     model_type: Literal["MLNBicubicModel"]
     network_g: Mln
+    train: NetworkTrain
 
 
 class MLNMetaOptions(TrainOptions):
@@ -377,6 +435,7 @@ class TeacherOptions(TrainOptions):
     adaptation: Adaptation
     network_mln: Mln
     path: AdaptingPath
+    train: NetworkTrain
 
 
 class StudentOptions(TeacherOptions):

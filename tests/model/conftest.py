@@ -25,7 +25,7 @@ def stage_options(stage: str, experiments: Path, **changes) -> dict:
                 opt[section]["den_in_ch"] = SIZE["num_feat"]
     if stage == "mln_meta":
         opt["train"]["meta"]["num_support"] = 1
-    opt["train"].update(total_iter=6, scheduler={"milestones": [4]})
+    opt["train"].update(total_iter=6, scheduler={"type": "MultiStepLR", "milestones": [4]})
     opt["logger"] = {"print_freq": 2, "save_checkpoint_freq": 3, "use_tb_logger": False}
     opt["path"] = {k: v.replace("experiments/", f"{experiments}/") for k, v in opt.get("path", {}).items()}
     opt["path"]["experiments_root"] = str(experiments)

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM ask a training to save and end; a second Ctrl-C ends it at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_received: list[int] = []  # signals are the process's, so is this
+
+
+def stop_requested() -> bool:
+    """Whether a signal came since `noted_signals` began."""
+    return bool(_received)
+
+
+def requested_by() -> signal.Signals:
+    """The signal that came first; SIGTERM where another process got it."""
+    return signal.Signals(_received[0] if _received else signal.SIGTERM)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT and signal.SIGINT in _received:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one need not wait for Python
+        raise KeyboardInterrupt
+    _received.append(number)
+
+
+@contextmanager
+def noted_signals() -> Iterator[None]:
+    """Note SIGINT and SIGTERM instead of dying of them."""
+    _received.clear()
+    earlier = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals(worker: int) -> None:
+    """For the data loader's workers: their parent decides when they end, and a whole process group gets Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,241 @@
+"""The iterations of a training, and what happens between them: log, validation, checkpoints, the orderly end."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import resource
+import time
+from pathlib import Path
+
+import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import AvgTimer, MessageLogger
+from basicsr.utils.logger import init_wandb_logger
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mrda_utils import checkpoint
+from mrda_utils.distributed import Process, any_rank, barrier
+from mrda_utils.errors import Stopped, UserError
+from mrda_utils.events import record
+from mrda_utils.sampler import StepSampler
+from mrda_utils.signals import ignore_signals, requested_by, stop_requested
+
+DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
+
+
+class TrainingLoop:
+    """Runs a stage from one iteration to `total_iter`.
+
+    Args:
+        opt: complete options.
+        process: this process.
+        model: a StageModel.
+        train_set: a GTDataset.
+        val_sets: BenchmarkDatasets, may be empty.
+        logger: console and log file.
+    """
+
+    def __init__(
+        self,
+        opt: dict,
+        process: Process,
+        model: BaseModel,
+        train_set: Dataset,
+        val_sets: list[Dataset],
+        logger: logging.Logger,
+    ) -> None:
+        self.opt, self.process, self.model, self.logger = opt, process, model, logger
+        self.train_set, self.val_sets = train_set, val_sets
+        self.is_main, self.folder = process.rank == 0, Path(opt["path"]["run"])
+        self.total = opt["train"]["total_iter"]
+        train_opt = opt["datasets"]["train"]
+        self.batch = train_opt["tasks_per_gpu"] * train_opt["images_per_task"]
+        self.samples = self.batch * opt["train"]["accumulation_steps"] * process.world_size  # of an iteration
+        self.iter_timer, self.data_timer = AvgTimer(), AvgTimer()
+        self.tb_logger = self._tensorboard() if self.is_main and opt["logger"]["use_tb_logger"] else None
+        self.saved: int | None = None  # iteration of the last checkpoint that holds all there is to hold
+        self.logged_skips = 0
+        self.data_warned = False
+
+    def run(self, first_step: int) -> None:
+        """Train from the state after iteration `first_step` to the end.
+
+        Raises:
+            Stopped: a signal came; everything is saved.
+            UserError: too many steps in a row without finite gradients, or a file that cannot be written.
+        """
+        self.logger.info(
+            "%d images, %d samples an iteration, iterations %d to %d",
+            len(self.train_set),
+            self.samples,
+            first_step + 1,
+            self.total,
+        )
+        self.message = self._message_logger(first_step)
+        self.started, self.first_step = time.time(), first_step
+        self.saved = first_step or None
+        self.logged_skips = self.model.skipped_steps()[0]
+        bar = tqdm(
+            total=self.total,
+            initial=first_step,
+            desc=self.opt["name"],
+            unit="it",
+            disable=None if self.is_main else True,
+        )
+        with bar, logging_redirect_tqdm([self.logger]):
+            if self._validation_due(first_step):  # the run was stopped before or in it
+                self._between(first_step, stopping=False)
+            for current_iter, data in enumerate(self._loader(first_step), first_step + 1):
+                self.data_timer.record()
+                self.model.update_learning_rate(current_iter, self.opt["train"]["warmup_iter"])
+                self.model.feed_data(data)
+                self.model.optimize_parameters(current_iter)
+                self.iter_timer.record()
+                bar.update()
+                self._between(current_iter, stopping=any_rank(stop_requested()))
+                self.data_timer.start()
+                self.iter_timer.start()
+        if self.is_main:
+            self.model.save_weights("latest", self.total)
+            record(self.folder, "end", self.total)
+            self.logger.info(
+                "End of training after %s; weights in %s",
+                datetime.timedelta(seconds=int(time.time() - self.started)),
+                self.opt["path"]["models"],
+            )
+        if self.tb_logger:
+            self.tb_logger.close()
+
+    # ------------------------------------------------------------------------------------------ between iterations
+    def _between(self, current_iter: int, stopping: bool) -> None:
+        """What is due after an iteration, in an order that leaves nothing out of the checkpoint."""
+        is_last = current_iter == self.total
+        if current_iter % self.opt["logger"]["print_freq"] == 0 and current_iter > self.first_step:
+            self._log(current_iter)
+        if self._validation_due(current_iter) and not stopping:
+            stopping = not self._validate(current_iter)
+        if current_iter % self.opt["logger"]["save_checkpoint_freq"] == 0 or is_last or stopping:
+            self._save(current_iter)
+        if stopping:
+            self._stop(current_iter)
+
+    def _validation_due(self, current_iter: int) -> bool:
+        at = current_iter and self.val_sets and self.model.validated_iter != current_iter
+        return bool(at) and (current_iter % self.opt["val"]["val_freq"] == 0 or current_iter == self.total)
+
+    def _validate(self, current_iter: int) -> bool:
+        """Validate on every set; False if a signal came in between."""
+        for val_set in self.val_sets:
+            found = self.model.validation(val_set, current_iter, self.tb_logger)
+            if found is None:
+                return False
+            if self.is_main:
+                record(self.folder, "validation", current_iter, dataset=val_set.opt["name"], **found)
+        self.model.validated_iter = current_iter
+        return True
+
+    def _save(self, current_iter: int) -> None:
+        if not self.is_main:
+            return
+        path = self.model.save(current_iter)
+        checkpoint.prune(self.folder, self.opt["logger"].get("keep_last"))
+        seconds = (time.time() - self.started) / max(current_iter - self.first_step, 1)
+        record(
+            self.folder,
+            "save",
+            current_iter,
+            state=str(path),
+            iter_per_s=round(1 / seconds, 4),
+            eta_s=round(seconds * (self.total - current_iter)),
+            memory_mib=self._memory(),
+        )
+
+    def _stop(self, current_iter: int) -> None:
+        number = requested_by()
+        if self.is_main:
+            record(self.folder, "stop", current_iter, signal=number.name)
+        barrier()  # a rank that leaves early would have the launcher kill the one that saves
+        raise Stopped(
+            f"stopped by {number.name} at iteration {current_iter}, which is saved; --auto_resume goes on from it",
+            128 + number,
+        )
+
+    def _log(self, current_iter: int) -> None:
+        """BasicSR's line; what the guards have to say."""
+        losses = self.model.get_current_log()
+        iter_time, data_time = self.iter_timer.get_avg_time(), self.data_timer.get_avg_time()
+        self.message(
+            {
+                "epoch": current_iter * self.samples // len(self.train_set),
+                "iter": current_iter,
+                "lrs": self.model.get_current_learning_rate(),
+                "time": iter_time,
+                "data_time": data_time,
+                **losses,
+            }
+        )
+        if data_time > DATA_SHARE * iter_time and not self.data_warned:
+            self.data_warned = True
+            self.logger.warning(
+                "Reading data takes %d %% of the time; raise datasets.train.num_worker_per_gpu (now %d), or prepare "
+                "sub-images",
+                100 * data_time / iter_time,
+                self.opt["datasets"]["train"]["num_worker_per_gpu"],
+            )
+        skipped, in_a_row = self.model.skipped_steps()
+        if skipped > self.logged_skips:
+            self.logger.warning(
+                "%d steps skipped since the last line: no finite loss or gradient", skipped - self.logged_skips
+            )
+            if self.is_main:
+                record(self.folder, "skip", current_iter, steps=skipped - self.logged_skips, in_a_row=in_a_row)
+            self.logged_skips = skipped
+        if in_a_row >= self.opt["train"]["max_skipped"]:
+            states = checkpoint.states(self.folder / "training_states")
+            last = f"the last checkpoint is {states[0]}" if states else "nothing was saved before"
+            raise UserError(
+                f"train.max_skipped: the last {in_a_row} steps had no finite loss or gradient; {last}; lower "
+                "train.optim_g.lr or adaptation.inner_lrs, or set train.clip_grad_norm"
+            )
+
+    def _memory(self) -> int:
+        """Peak memory in MiB: of the GPU, or this process's resident one."""
+        if self.process.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() // 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+    # ------------------------------------------------------------------------------------------------ construction
+    def _loader(self, first_step: int) -> DataLoader:
+        train_opt, workers = self.opt["train"], self.opt["datasets"]["train"]["num_worker_per_gpu"]
+        sampler = StepSampler(
+            self.batch,
+            first_step,
+            self.total,
+            self.process.rank,
+            self.process.world_size,
+            train_opt["accumulation_steps"],
+        )
+        return DataLoader(
+            self.train_set,
+            batch_sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.process.device.type == "cuda",
+            worker_init_fn=ignore_signals,
+        )
+
+    def _message_logger(self, first_step: int) -> MessageLogger:
+        logger_opt = {**self.opt["logger"], "use_tb_logger": self.tb_logger is not None}
+        message = MessageLogger({**self.opt, "logger": logger_opt}, first_step, self.tb_logger)
+        message.max_iters = self.total + 1  # BasicSR counts one too few and shows a negative time at the end
+        return message
+
+    def _tensorboard(self) -> object:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not always wanted
+
+        if "wandb" in self.opt["logger"]:
+            init_wandb_logger(self.opt)  # before the writer: wandb patches it to follow
+        return SummaryWriter(str(self.folder / "tb_logger"))
