@@ -115,7 +115,7 @@ class StageModel(SRModel):
     def feed_data(self, data: dict) -> None:
         """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task by a draw of its own."""
         images = self.opt["datasets"]["train"]["images_per_task"]
-        gts = data["gt"].to(self.device, torch.get_default_dtype())
+        gts = data["gt"].to(self.device, torch.get_default_dtype(), non_blocking=True)
         self.tasks: list[Shots] = []
         for gt, sample in zip(gts.split(images), data["sample"][::images], strict=True):
             generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // images)

@@ -120,7 +120,7 @@ def train_pipeline(root: Path, argv: list[str] | None = None) -> None:
     """
     run = parse(root, argv, is_train=True)
     try:
-        with contact_lost_ends(), noted_signals(), ExitStack() as stack:
+        with contact_lost_ends(), ExitStack() as stack:
             _train(run, stack)
     finally:
         stop()
@@ -156,4 +156,6 @@ def _train(run: Run, stack: ExitStack) -> None:
             record(folder, "resume" if state else "start", first_step, state=str(state_path) if state else None)
         if state is not None:
             logger.info("Resuming from %s", state_path)
-        TrainingLoop(opt, process, model, train_set, val_sets, logger).run(first_step)
+        loop = TrainingLoop(opt, process, model, train_set, val_sets, logger)
+        with noted_signals():
+            loop.run(first_step)

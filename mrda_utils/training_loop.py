@@ -56,7 +56,6 @@ class TrainingLoop:
         self.samples = self.batch * opt["train"]["accumulation_steps"] * process.world_size  # of an iteration
         self.iter_timer, self.data_timer = AvgTimer(), AvgTimer()
         self.tb_logger = self._tensorboard() if self.is_main and opt["logger"]["use_tb_logger"] else None
-        self.saved: int | None = None  # iteration of the last checkpoint that holds all there is to hold
         self.logged_skips = 0
         self.data_warned = False
 
@@ -76,7 +75,6 @@ class TrainingLoop:
         )
         self.message = self._message_logger(first_step)
         self.started, self.first_step = time.time(), first_step
-        self.saved = first_step or None
         self.logged_skips = self.model.skipped_steps()[0]
         bar = tqdm(
             total=self.total,
@@ -155,9 +153,10 @@ class TrainingLoop:
 
     def _stop(self, current_iter: int) -> None:
         number = requested_by()
-        if self.is_main:
-            record(self.folder, "stop", current_iter, signal=number.name)
         barrier()  # a rank that leaves early would have the launcher kill the one that saves
+        if not self.is_main:
+            raise SystemExit(128 + number)
+        record(self.folder, "stop", current_iter, signal=number.name)
         raise Stopped(
             f"stopped by {number.name} at iteration {current_iter}, which is saved; --auto_resume goes on from it",
             128 + number,

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from mrda_utils import checkpoint
-from tests.model.conftest import STAGES, stage_options
+from tests.model.conftest import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "options/demo"
@@ -169,25 +167,3 @@ def test_missing_benchmark_folders_are_one_line_each(demo, tmp_path):
     done = run(ROOT / "test.py", "-opt", DEMO / "test_gaussian8_x4.yml", "--force_yml", *forced)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Set5: left out; put its HR images into {ROOT}/nowhere/Set5" in done.stdout
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_do_what_one_does_on_the_same_tasks(demo, tmp_path, stage):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    found = {}
-    for processes, tasks in ((1, 2), (2, 1)):
-        experiments = demo[0] / "experiments"
-        opt = stage_options(stage, experiments, train__total_iter=3)
-        shapes = yaml.safe_load((DEMO / f"train_{stage}_x4.yml").read_text())
-        for section in ("network_g", "network_mln", "network_t"):
-            if section in shapes:
-                opt[section] = shapes[section]
-        opt["datasets"]["train"].update(tasks_per_gpu=tasks)
-        opt["path"]["experiments_root"] = str(tmp_path / str(processes))
-        (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
-        done = run(*(torchrun if processes == 2 else []), ROOT / "train.py", "-opt", tmp_path / "o.yml")
-        assert done.returncode == 0, done.stderr[-3000:]
-        weights = checkpoint.load(tmp_path / f"{processes}/demo_{stage}_x4/models/net_g_latest.pth")
-        found[processes] = weights["params"]
-    for name, tensor in found[1].items():
-        torch.testing.assert_close(found[2][name], tensor, rtol=1e-4, atol=2e-5)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+import yaml
+
+from mrda_utils import checkpoint
+from tests.engine.conftest import ROOT, alive, command, end, events, finish, run_folder, same_weights, start
+from tests.model.conftest import STAGES, stage_options, train
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_one_with_two_accumulation_steps(experiments, tmp_path, stage, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    found = {}
+    for processes, steps in ((1, 2), (2, 1)):
+        opt = stage_options(stage, experiments, train__total_iter=5, train__accumulation_steps=steps)
+        opt["datasets"]["train"]["tasks_per_gpu"] = 1
+        opt["path"]["experiments_root"] = str(tmp_path / str(processes))
+        finish(opt, processes=processes, script=ROOT / "tests/engine/float64_train.py")
+        found[processes] = checkpoint.load(run_folder(opt) / "models/net_g_latest.pth")["params"]
+    for name, tensor in found[1].items():
+        assert tensor.dtype in (torch.float64, torch.bool)
+        torch.testing.assert_close(found[2][name], tensor, rtol=0, atol=1e-9)
+
+
+def test_a_test_shared_by_two_processes_writes_what_one_writes(experiments, tmp_path):
+    opt = yaml.safe_load((ROOT / "options/demo/test_gaussian8_x4.yml").read_text())
+    opt["datasets"]["test"].update(max_images=1, max_side=48)
+    for name, stage in (("mln", "mln_meta"), ("t", "teacher"), ("g", "student")):
+        opt["path"][f"pretrain_network_{name}"] = str(experiments / f"demo_{stage}_x4/models/net_g_latest.pth")
+        shapes = stage_options(stage, experiments)["network_g"]
+        opt[f"network_{name}"] = shapes
+    written = []
+    for processes in (1, 2):
+        opt["path"]["results_root"] = str(tmp_path / str(processes))
+        finish(opt, processes=processes, script=ROOT / "test.py")
+        folder = tmp_path / str(processes) / opt["name"]
+        pictures = sorted(p.relative_to(folder) for p in folder.rglob("*.png"))
+        written.append(((folder / "metrics.csv").read_bytes(), (folder / "report.md").read_bytes(), pictures))
+        rows = list(csv.DictReader((folder / "metrics.csv").open()))
+        assert len(rows) == 8 * 3 * 2  # kernels, methods, metrics
+    assert written[0] == written[1]
+
+
+def test_two_processes_resume_bit_for_bit_after_sigterm(experiments, tmp_path):
+    opt = stage_options("teacher", experiments, path__experiments_root=str(tmp_path / "cut"), train__total_iter=10000)
+    process = start(opt, processes=2)
+    end(process, signal.SIGTERM)
+    stopped = events(run_folder(opt))[-1]
+    assert (stopped["event"], stopped["signal"]) == ("stop", "SIGTERM")
+    assert alive(process) == []
+    opt["train"]["total_iter"] = stopped["iter"] + 3
+    finish(opt, "--auto_resume", processes=2)
+    whole = {**opt, "path": {**opt["path"], "experiments_root": str(tmp_path / "whole")}}
+    finish(whole, processes=2)
+    assert same_weights(run_folder(opt), run_folder(whole))
+
+
+def test_a_killed_rank_ends_the_run(experiments, tmp_path):
+    opt = stage_options("student", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+    opt["datasets"]["train"]["num_worker_per_gpu"] = 1
+    process = start(opt, processes=2)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    subprocess.run(["kill", "-9", ranks[1]], check=True)
+    killed = time.monotonic()
+    code, stderr = end(process)
+    assert code != 0
+    assert time.monotonic() - killed < 60
+    assert "rank 0: another process has ended" in stderr
+    assert "--auto_resume goes on from the last checkpoint" in stderr
+    deadline = time.monotonic() + 20
+    while alive(process) and time.monotonic() < deadline:  # loader workers look for their parent every few seconds
+        time.sleep(0.2)
+    assert alive(process) == []
+
+
+def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(experiments, tmp_path):
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+    opt["path"]["resume_state"] = str(tmp_path / "1.state")
+    (tmp_path / "1.state").write_bytes(b"damaged")
+    done = subprocess.run(command(opt, processes=2), capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("1.state: damaged") == 1
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+
+
+def test_the_second_run_of_a_name_refuses(experiments, tmp_path):
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+    process = start(opt)
+    done = subprocess.run(command(opt, "--auto_resume"), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "name: 'demo_mln_bicubic_x4' is being trained" in done.stderr
+    process.kill()
+    process.communicate()
+    states = checkpoint.states(run_folder(opt) / "training_states")
+    opt["train"]["total_iter"] = int(states[0].stem) + 1
+    train(opt, "--auto_resume")  # a lock left by a crash does not block

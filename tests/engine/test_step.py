@@ -1,0 +1,140 @@
+"""What speed and memory options do to a step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mrda_utils import checkpoint
+from mrda_utils.errors import UserError
+from tests.engine.conftest import finish, run_folder, same_weights
+from tests.model.conftest import STAGES, stage_options, train
+from tests.model.test_stages import build
+
+
+def one_step(stage, experiments, tmp_path, **changes):
+    """Weights, gradients and losses after one step."""
+    torch.manual_seed(0)
+    model, batch = build(stage, experiments, tmp_path, **changes)
+    model.feed_data(batch)
+    model.update_learning_rate(1)
+    model.optimize_parameters(1)
+    bare = model.get_bare_model(model.net_g)
+    grads = {name: p.grad for name, p in bare.named_parameters() if p.grad is not None}
+    return bare.state_dict(), grads, model.get_current_log()
+
+
+def assert_close(found, expected, **tolerance):
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(torch.as_tensor(a[name]), torch.as_tensor(b[name]), **tolerance)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_accumulating_two_tasks_equals_reading_both_at_once(experiments, tmp_path, stage):
+    whole = one_step(stage, experiments, tmp_path)
+    changes = {"datasets__train__tasks_per_gpu": 1, "train__accumulation_steps": 2}
+    assert_close(one_step(stage, experiments, tmp_path, **changes), whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_clipping_scales_the_whole_gradient_to_the_norm(experiments, tmp_path, stage):
+    _, free, _ = one_step(stage, experiments, tmp_path)
+    norm = torch.stack([grad.square().sum() for grad in free.values()]).sum().sqrt()
+    _, clipped, _ = one_step(stage, experiments, tmp_path, train__clip_grad_norm=float(norm) / 10)
+    for name in free:
+        torch.testing.assert_close(clipped[name], free[name] / 10, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
+def test_bf16_autocast_changes_rounding_alone(experiments, tmp_path, stage):
+    weights, grads, losses = one_step(stage, experiments, tmp_path)
+    weights_amp, grads_amp, losses_amp = one_step(stage, experiments, tmp_path, train__amp="bf16")
+    assert losses_amp != losses  # it did something
+    for name, value in losses.items():
+        assert losses_amp[name] == pytest.approx(value, rel=0.05)
+    assert all(tensor.dtype == weights[name].dtype for name, tensor in weights_amp.items())
+    a, b = (torch.cat([g.flatten() for g in found.values()]) for found in (grads, grads_amp))
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
+def test_channels_last_changes_nothing_but_rounding(experiments, tmp_path, stage):
+    plain = one_step(stage, experiments, tmp_path)
+    assert_close(one_step(stage, experiments, tmp_path, train__channels_last=True), plain, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
+def test_a_compiled_network_takes_the_same_step_and_leaves_the_same_names(experiments, tmp_path, stage):
+    plain = one_step(stage, experiments, tmp_path)
+    assert_close(one_step(stage, experiments, tmp_path, train__compile=True), plain, rtol=1e-3, atol=1e-5)
+
+
+class _Reads(TorchDispatchMode):
+    """Names the calls that would make the host wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique")):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_never_reads_a_tensor_on_the_host(experiments, tmp_path, stage):
+    model, batch = build(stage, experiments, tmp_path, train__clip_grad_norm=1.0)
+    model.feed_data(batch)
+    model.optimize_parameters(1)  # collapses the upscaler, once
+    with _Reads() as reads:
+        model.optimize_parameters(2)
+    assert reads.found == []
+    with reads:
+        model.skipped_steps()
+    assert reads.found  # it would have been seen
+
+
+@pytest.mark.parametrize("option", ["amp: bf16", "channels_last: true", "compile: true"])
+def test_mln_meta_refuses_what_its_functional_step_cannot_use(experiments, tmp_path, option):
+    key, value = option.split(": ")
+    opt = stage_options("mln_meta", experiments, path__experiments_root=str(tmp_path))
+    with pytest.raises(UserError, match=f"train: unknown key '{key}'"):
+        train(opt, "--force_yml", f"train:{key}={value}")
+
+
+def test_cosine_annealing_follows_its_formula(experiments, tmp_path):
+    scheduler = {"type": "CosineAnnealingLR", "eta_min": 1e-4}
+    model, _ = build("mln_bicubic", experiments, tmp_path, train__scheduler=scheduler, train__total_iter=8)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=model.opt["train"]["optim_g"]["lr"])
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8, 1e-4)
+    for current_iter in range(1, 9):
+        optimizer.step()
+        reference.step()
+        model.update_learning_rate(current_iter)
+        assert model.get_current_learning_rate() == pytest.approx(reference.get_last_lr())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_resume_matrix(experiments, tmp_path, stage, workers, processes):
+    """Every stage, with and without loader processes, alone and as two, cut at a random iteration."""
+    cut = random.Random(f"{stage} {workers} {processes}").randint(1, 7)
+    opt = stage_options(stage, experiments, datasets__train__num_worker_per_gpu=workers, train__total_iter=8)
+    folders = []
+    for name, totals in (("cut", (cut, 8)), ("whole", (8,))):
+        opt["path"]["experiments_root"] = str(tmp_path / name)
+        for total in totals:
+            opt["train"]["total_iter"] = total
+            finish(opt, "--auto_resume", processes=processes)
+        folders.append(run_folder(opt))
+    assert same_weights(*folders)
+    assert checkpoint.load_state(folders[0] / "training_states/8.state")["iter"] == 8
