@@ -24,7 +24,7 @@ setup(
         "numpy",
         "opencv-python>=5",  # 4.x decodes half of a truncated JPEG and says nothing
         "pillow>=10.1",
-        "pydantic>=2.6",
+        "pydantic>=2.11",
         "pyyaml",
         "scikit-image",  # photographs for the demo and the tests
         "scikit-learn",  # the same
@@ -36,7 +36,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout", "ruff"],
+        "test": ["jsonschema>=4.18", "pytest>=8", "pytest-timeout", "ruff"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -23,8 +23,8 @@ class MRDANet(nn.Module):
         upscale: 2, 3 or 4.
         den_in_ch: 3 for the student (DEN sees the LR image), MLN's `num_feat` for the teacher.
         den_feat: w of DEN; the representation has 4 w channels.
-        upsampler: see `RDAN`.
-        global_residual: see `RDAN`.
+        upsampler: `pixelshuffle` is the paper's; `pixelshuffledirect` (one convolution, one shuffle) suits small nets.
+        global_residual: add the bicubic upsampling of the LR image to the output; not in the paper.
     """
 
     def __init__(

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import re
 import typing
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Len, Lt
 from basicsr.utils import registry
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, create_model, model_validator
 
 
 def did_you_mean(key: str, known: list[str]) -> str:
@@ -62,6 +63,17 @@ KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
+# BasicSR's arguments have no annotations, and its words are not ours
+_ARGUMENTS = {
+    "loss_weight": Annotated[float, Ge(0), Field(description="factor of this loss")],
+    "reduction": Annotated[Literal["mean", "sum"], Field(description="over all values of the batch")],
+    "eps": Annotated[float, Gt(0), Field(description="added to the squared error under the root")],
+    "crop_border": Annotated[int, Ge(0), Field(description="left out at each side, pixels; the protocols': scale")],
+    "test_y_channel": Annotated[bool, Field(description="measure Y (BT.601, 16-235) instead of RGB")],
+    "convert_to": Annotated[Literal["y", "gray"], Field(description="measure Y (BT.601, 16-235) or gray")],
+}
+
+
 def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: Any) -> Any:
     """Type of a mapping `type` + that object's arguments, `type` being in BasicSR's registry of this kind.
 
@@ -69,48 +81,63 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
         kind: ARCH, LOSS, METRIC ...
         names: types that make sense here.
         skip: arguments that do not come from the option file.
-        fields: keys beside the arguments, or arguments with a better type than their signature has: (type, default).
+        fields: keys beside the arguments: (type, default).
     """
+
+    def find(name: str) -> Any:
+        return getattr(registry, f"{kind}_REGISTRY").get(name)
+
+    def model(name: str) -> type[Section]:
+        return _signature_model(find(name), name, skip, fields)
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         name = value.get("type")
         if name not in names:
             raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
-        target = getattr(registry, f"{kind}_REGISTRY").get(name)
-        given = {key: item for key, item in value.items() if key != "type"}
-        arguments = _signature_model(target, skip, fields).model_validate(given).model_dump()
-        if inspect.isclass(target):
+        checked = model(name).model_validate(value).model_dump()
+        if inspect.isclass(find(name)):
             try:
                 with torch.device("meta"):  # costs nothing, and shows values that do not go together
-                    target(**arguments)
+                    find(name)(**{key: item for key, item in checked.items() if key != "type"})
             except (RuntimeError, TypeError) as error:
                 raise ValueError(f"{name} cannot be built: {error}") from error
-        return {"type": name, **arguments}
+        return checked
 
-    return Annotated[dict[str, Any], AfterValidator(check)]
+    def json_schema(_: Any, handler: Any) -> dict[str, Any]:
+        schemas = [handler(model(name).__pydantic_core_schema__) for name in names]
+        return schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+
+    return Annotated[dict[str, Any], AfterValidator(check), GetPydanticSchema(None, json_schema)]
 
 
-def _signature_model(target: Any, skip: tuple[str, ...], better: dict[str, Any]) -> type[Section]:
+def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
+    """Keys of the object registered as `name`; our own docstrings describe them."""
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    fields = {**better}
+    docstring = inspect.getdoc(target) if target.__module__.startswith("mrda_") else ""
+    summary, _, arguments = docstring.partition("Args:\n")
+    described = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))
+    fields: dict[str, Any] = {"type": (Annotated[Literal[name], Field(description="registered name")], ...), **extra}
     for parameter in inspect.signature(target).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD or parameter.name in (*skip, *better):
+        key = parameter.name
+        if parameter.kind is parameter.VAR_KEYWORD or key in skip:
             continue
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints.get(parameter.name, Any), default)
-    return create_model(target.__name__, __base__=Section, **fields)
+        hint = _ARGUMENTS.get(key, hints.get(key, Any))
+        if key in described:
+            hint = Annotated[hint, Field(description=" ".join(described[key].split()).rstrip("."))]
+        fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
+    return create_model(name, __base__=Section, __doc__=summary.split("\n")[0] or None, **fields)
 
 
 class Bicubic(Section):
     """MATLAB bicubic downsampling alone."""
 
-    type: Literal["bicubic"]
+    type: Literal["bicubic"] = Field(description="kind of degradation")
 
 
 class Isotropic(Section):
     """Isotropic Gaussian blur, one width a task."""
 
-    type: Literal["isotropic"]
+    type: Literal["isotropic"] = Field(description="kind of degradation")
     sigma: PositiveRange = Field(description="range of the blur's standard deviation, pixels of gt")
     kernel_size: KernelSize = Field(21, description="pixels, odd")
 
@@ -118,7 +145,7 @@ class Isotropic(Section):
 class Anisotropic(Section):
     """Anisotropic Gaussian blur and noise, one kernel and one noise level a task; angles uniform on [0, pi)."""
 
-    type: Literal["anisotropic"]
+    type: Literal["anisotropic"] = Field(description="kind of degradation")
     sigma_x: PositiveRange = Field(description="range of the standard deviation along the first axis, pixels of gt")
     sigma_y: PositiveRange = Field(description="range of the standard deviation along the second axis, pixels of gt")
     noise_sigma_255: Range = Field(description="range of the noise's standard deviation, on the 0-255 scale")
@@ -142,8 +169,8 @@ DataRoot = Annotated[str, AfterValidator(_bundled)]
 class TrainSet(Section):
     """Random crops of ground-truth images."""
 
-    name: str
-    type: Literal["GTDataset"]
+    name: str = Field(description="for the log")
+    type: Literal["GTDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), or bundled:train")
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
@@ -156,8 +183,8 @@ class TrainSet(Section):
 class BenchmarkSet(Section):
     """Whole images under every degradation of a protocol."""
 
-    name: Name
-    type: Literal["BenchmarkDataset"]
+    name: Name = Field(description="for log, tables and folders")
+    type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, or bundled:test")
     protocol: Literal["gaussian8", "bicubic"] = Field(description="eight isotropic 21x21 kernels, or no blur")
     kernel_size: KernelSize = Field(21, description="pixels, odd")
@@ -176,16 +203,18 @@ class Adaptation(Section):
 class Optimizer(Section):
     """Adam (Kingma and Ba 2015)."""
 
-    type: Literal["Adam"] = "Adam"
-    lr: Annotated[float, Gt(0)]
-    betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], Len(2, 2)] = [0.9, 0.999]
-    weight_decay: Annotated[float, Ge(0)] = 0.0
+    type: Literal["Adam"] = Field("Adam", description="optimizer")
+    lr: Annotated[float, Gt(0)] = Field(description="learning rate at the start, after the warm-up")
+    betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], Len(2, 2)] = Field(
+        [0.9, 0.999], description="decay of the gradient's mean and of its square's"
+    )
+    weight_decay: Annotated[float, Ge(0)] = Field(0.0, description="factor of the L2 penalty")
 
 
 class MultiStepLR(Section):
     """Learning rate times gamma after each milestone."""
 
-    type: Literal["MultiStepLR"]
+    type: Literal["MultiStepLR"] = Field(description="course of the learning rate")
     milestones: Annotated[list[Count], AfterValidator(_ascending)] = Field([], description="iterations")
     gamma: Annotated[float, Gt(0)] = Field(0.5, description="factor at each milestone")
 
@@ -193,7 +222,7 @@ class MultiStepLR(Section):
 class CosineAnnealingLR(Section):
     """Learning rate along half a cosine, from `lr` to `eta_min` at `total_iter`."""
 
-    type: Literal["CosineAnnealingLR"]
+    type: Literal["CosineAnnealingLR"] = Field(description="course of the learning rate")
     eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end")
 
 
@@ -210,16 +239,14 @@ class Meta(Section):
 class Distillation(Section):
     """Distillation of the implicit degradation representation (paper Eq. 4 and 5)."""
 
-    type: Literal["IDRDistillLoss"] = "IDRDistillLoss"
+    type: Literal["IDRDistillLoss"] = Field("IDRDistillLoss", description="registered name")
     kl_weight: Annotated[float, Ge(0)] = Field(1.0, description="lambda_kl of Eq. (6)")
     abs_weight: Annotated[float, Ge(0)] = Field(0.01, description="lambda_abs of Eq. (6)")
     temperature: Annotated[float, Gt(0)] = Field(0.15, description="softmax temperature of Eq. (4)")
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
 
 
-PixelLoss = _registered(
-    "LOSS", "L1Loss", "MSELoss", "CharbonnierLoss", loss_weight=(float, 1.0), reduction=(Literal["mean", "sum"], "mean")
-)
+PixelLoss = _registered("LOSS", "L1Loss", "MSELoss", "CharbonnierLoss")
 
 
 class Train(Section):
@@ -230,7 +257,7 @@ class Train(Section):
     scheduler: Scheduler = Field(default_factory=lambda: MultiStepLR(type="MultiStepLR"))
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
     ema_decay: Annotated[float, Ge(0), Lt(1)] = Field(0.999, description="of the averaged weights; 0: none")
-    pixel_opt: PixelLoss = {"type": "L1Loss"}
+    pixel_opt: PixelLoss = Field({"type": "L1Loss"}, description="Loss between SR and HR image.")
     accumulation_steps: Count = Field(1, description="micro-batches an optimizer step, in each process")
     clip_grad_norm: Annotated[float, Gt(0)] | None = Field(None, description="largest norm of the whole gradient")
     max_skipped: Count = Field(
@@ -260,19 +287,24 @@ class StudentTrain(NetworkTrain):
 
 def _metric(**fields: Any) -> Any:
     names = ("calculate_psnr", "calculate_ssim", "calculate_niqe")
-    return _registered("METRIC", *names, skip=("img", "img2"), crop_border=(Annotated[int, Ge(0)], ...), **fields)
+    return _registered("METRIC", *names, skip=("img", "img2", "input_order"), **fields)
 
 
 class Metrics(Section):
     """What a test measures: metric name to BasicSR metric options."""
 
-    metrics: dict[Name, _metric()]
+    metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR, by a name of your choice.")
+
+
+Better = Annotated[Literal["higher", "lower"], Field(description="which of two values is the better one")]
 
 
 class Validation(Section):
     """Validation during training."""
 
-    metrics: dict[Name, _metric(better=(Literal["higher", "lower"], "higher"))]
+    metrics: dict[Name, _metric(better=(Better, "higher"))] = Field(
+        description="Metrics of BasicSR, by a name of your choice."
+    )
     val_freq: Count = Field(description="iterations")
     save_best: Name | None = Field(
         None, description="metric by which models/net_g_best.pth is chosen, on the first validation set"
@@ -321,28 +353,28 @@ class RunPath(Section):
 class AdaptingPath(RunPath):
     """Paths of a stage that adapts MLN."""
 
-    pretrain_network_mln: str
+    pretrain_network_mln: str = Field(description="weights of mln_meta")
 
 
 class StudentPath(AdaptingPath):
     """Paths of the student."""
 
-    pretrain_network_t: str
+    pretrain_network_t: str = Field(description="weights of the teacher")
 
 
 class MetaPath(RunPath):
     """Paths of mln_meta, which starts from mln_bicubic."""
 
-    pretrain_network_g: str
+    pretrain_network_g: str = Field(description="weights of mln_bicubic")
 
 
 class TestPath(Section):
     """Paths of a test."""
 
-    results_root: str = "results"
-    pretrain_network_g: str | None = None
-    pretrain_network_t: str | None = None
-    pretrain_network_mln: str | None = None
+    results_root: str = Field("results", description="folder of the reports")
+    pretrain_network_g: str | None = Field(None, description="weights of the student")
+    pretrain_network_t: str | None = Field(None, description="weights of the teacher")
+    pretrain_network_mln: str | None = Field(None, description="weights of mln_meta")
 
 
 class Distributed(Section):
@@ -354,9 +386,9 @@ class Distributed(Section):
 class Options(Section):
     """What training and testing share."""
 
-    name: Name
+    name: Name = Field(description="of the run, and of its folder")
     model_type: str
-    scale: Literal[2, 3, 4]
+    scale: Literal[2, 3, 4] = Field(description="upscaling factor")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     dist_params: Distributed = Field(default_factory=Distributed)
 
@@ -371,16 +403,16 @@ class Options(Section):
 class TrainOptions(Options):
     """A training stage."""
 
-    manual_seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    manual_seed: Annotated[int, Ge(0), Lt(2**63)] = Field(0, description="of every draw of the training")
     datasets: dict[
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
         Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
-    ]
+    ] = Field(description="`train`, and validation sets `val`, `val_...`.")
     degradation: Degradation
     network_g: Mln | MrdaNet
     path: RunPath = Field(default_factory=RunPath)
     train: Train
-    val: Validation | None = None
+    val: Validation | None = Field(None, description="Needed where there is a validation set.")
     logger: Logger = Field(default_factory=Logger)
 
     @model_validator(mode="after")
@@ -388,6 +420,9 @@ class TrainOptions(Options):
         train_set = self.datasets.get("train")
         if not isinstance(train_set, TrainSet):
             raise ValueError("datasets.train: missing, it takes a GTDataset")
+        for phase, dataset in self.datasets.items():
+            if phase != "train" and not isinstance(dataset, BenchmarkSet):
+                raise ValueError(f"datasets.{phase}: it takes a BenchmarkDataset")
         if train_set.gt_size % self.scale:
             raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is no multiple of scale {self.scale}")
         kernel_size = getattr(self.degradation, "kernel_size", 1)
@@ -401,7 +436,7 @@ class TrainOptions(Options):
 class MLNBicubicOptions(TrainOptions):
     """Stage mln_bicubic."""
 
-    model_type: Literal["MLNBicubicModel"]
+    model_type: Literal["MLNBicubicModel"] = Field(description="chooses the stage")
     network_g: Mln
     train: NetworkTrain
 
@@ -409,7 +444,7 @@ class MLNBicubicOptions(TrainOptions):
 class MLNMetaOptions(TrainOptions):
     """Stage mln_meta."""
 
-    model_type: Literal["MLNMetaModel"]
+    model_type: Literal["MLNMetaModel"] = Field(description="chooses the stage")
     network_g: Mln
     adaptation: Adaptation
     path: MetaPath
@@ -430,10 +465,10 @@ class MLNMetaOptions(TrainOptions):
 class TeacherOptions(TrainOptions):
     """Stage teacher."""
 
-    model_type: Literal["MRDATeacherModel"]
+    model_type: Literal["MRDATeacherModel"] = Field(description="chooses the stage")
     network_g: MrdaNet
     adaptation: Adaptation
-    network_mln: Mln
+    network_mln: Mln = Field(description="Frozen; adapts to each task.")
     path: AdaptingPath
     train: NetworkTrain
 
@@ -441,8 +476,8 @@ class TeacherOptions(TrainOptions):
 class StudentOptions(TeacherOptions):
     """Stage student."""
 
-    model_type: Literal["MRDAStudentModel"]
-    network_t: MrdaNet
+    model_type: Literal["MRDAStudentModel"] = Field(description="chooses the stage")
+    network_t: MrdaNet = Field(description="Frozen teacher.")
     path: StudentPath
     train: StudentTrain
 
@@ -450,12 +485,14 @@ class StudentOptions(TeacherOptions):
 class TestOptions(Options):
     """A test."""
 
-    model_type: Literal["MRDATestModel"]
-    datasets: dict[Annotated[str, Field(pattern=r"^test(_\w+)?$")], BenchmarkSet]
-    network_g: MrdaNet | None = None
-    network_t: MrdaNet | None = None
-    network_mln: Mln | None = None
-    adaptation: Adaptation | None = None
+    model_type: Literal["MRDATestModel"] = Field(description="chooses the test")
+    datasets: dict[Annotated[str, Field(pattern=r"^test(_\w+)?$")], BenchmarkSet] = Field(
+        description="`test`, `test_...`; a set whose folder is not there is left out."
+    )
+    network_g: MrdaNet | None = Field(None, description="Student.")
+    network_t: MrdaNet | None = Field(None, description="Teacher, an oracle.")
+    network_mln: Mln | None = Field(None, description="Of the teacher.")
+    adaptation: Adaptation | None = Field(None, description="Of the teacher.")
     path: TestPath = Field(default_factory=TestPath)
     val: Metrics
     panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")

@@ -72,6 +72,12 @@ def changed(*entries):
         ("network_g:type=MRDANett", "network_g: type: 'MRDANett' is not known here, did you mean 'MRDANet'?"),
         ("network_g:type=EDSR", "network_g: type: 'EDSR' is not known here"),
         ("network_g:type=[a]", "network_g: type: "),
+        (
+            "datasets:val={name: V, type: GTDataset, dataroot_gt: x, gt_size: 96, images_per_task: 1}",
+            "datasets.val: it takes a B",
+        ),
+        ("val:metrics:psnr:input_order=CHW", "unknown key 'input_order'"),
+        ("val:metrics:psnr:test_y_channel=yes please", "test_y_channel: 'yes please'"),
         ("network_g:num_feat=-1", "network_g: MRDANet cannot be built"),
         ("network_g:num_in_ch=1", "network_g: .*global_residual needs num_in_ch == num_out_ch"),
         ("datasets:train:dataroot_gt=bundled:trian", "'bundled:trian', did you mean 'bundled:train'?"),
