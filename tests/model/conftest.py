@@ -7,29 +7,39 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mrda_utils.options import parse_yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("mln_bicubic", "mln_meta", "teacher", "student")
 SIZE = {"num_feat": 4, "num_block": 1, "den_feat": 2}
 
 
-def stage_options(stage: str, experiments: Path, **changes) -> dict:
-    """The demo's option file of a stage, shrunk; `changes` are written section__key=value."""
-    opt = yaml.safe_load((ROOT / f"options/demo/train_{stage}_x4.yml").read_text().replace("1e-", "1.0e-"))
-    opt["datasets"] = {"train": opt["datasets"]["train"]}
-    opt["datasets"]["train"].update(gt_size=48, tasks_per_gpu=2, images_per_task=2)
-    del opt["val"]
+def shrunk(path: Path) -> dict:
+    """An option file at the smallest size, on the CPU, a stage's on the bundled photographs."""
+    opt = parse_yaml(path.read_text(), str(path))
+    opt["device"] = "cpu"
     for section in ("network_g", "network_t", "network_mln"):
         if section in opt:
             opt[section].update({k: v for k, v in SIZE.items() if opt[section]["type"] == "MRDANet" or k == "num_feat"})
             if opt[section].get("den_in_ch", 3) != 3:
                 opt[section]["den_in_ch"] = SIZE["num_feat"]
-    if stage == "mln_meta":
-        opt["train"]["meta"]["num_support"] = 1
+    if "train" in opt:
+        small = {"gt_size": 48, "tasks_per_gpu": 2, "images_per_task": 2, "num_worker_per_gpu": 0}
+        opt["datasets"]["train"].update(dataroot_gt="bundled:train", **small)
+        if "meta" in opt["train"]:
+            opt["train"]["meta"]["num_support"] = 1
+    return opt
+
+
+def stage_options(stage: str, experiments: Path, **changes) -> dict:
+    """The demo's option file of a stage, shrunk; `changes` are written section__key=value."""
+    opt = shrunk(ROOT / f"options/demo/train_{stage}_x4.yml")
+    opt["datasets"] = {"train": opt["datasets"]["train"]}
+    del opt["val"]
     opt["train"].update(total_iter=6, scheduler={"type": "MultiStepLR", "milestones": [4]})
     opt["logger"] = {"print_freq": 2, "save_checkpoint_freq": 3, "use_tb_logger": False}
     opt["path"] = {k: v.replace("experiments/", f"{experiments}/") for k, v in opt.get("path", {}).items()}
     opt["path"]["experiments_root"] = str(experiments)
-    opt["device"] = "cpu"
     for key, value in changes.items():
         *sections, last = key.split("__")
         target = opt
