@@ -1,0 +1,184 @@
+"""Every key that the schema accepts for a stage is read while that stage runs."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, MutableMapping
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from basicsr.archs import build_network
+
+import mrda_loss  # noqa: F401
+from mrda_model import base_model, idr_target
+from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_utils import command_line, pipeline
+from mrda_utils.options import read_options
+from scripts import generate_options_docs as generator
+from tests.model.conftest import ROOT, STAGES, shrunk, stage_options
+
+# sections of several types: each run takes the next one of each
+VARIANTS = {
+    "degradation": [
+        {"type": "bicubic"},
+        {"type": "isotropic", "sigma": [1.0, 2.0]},
+        {"type": "anisotropic", "sigma_x": [1.0, 2.0], "sigma_y": [1.0, 2.0], "noise_sigma_255": [0.0, 5.0]},
+    ],
+    "pixel_opt": [{"type": "L1Loss"}, {"type": "MSELoss"}, {"type": "CharbonnierLoss"}],
+}
+# what has no default, or none that would do
+VAL_SET = {
+    "name": "Val",
+    "type": "BenchmarkDataset",
+    "dataroot_gt": "bundled:test",
+    "protocol": "bicubic",
+    "max_images": 1,
+    "max_side": 208,  # NIQE needs so many
+}
+METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4} for name in ("psnr", "ssim", "niqe")}
+UNREAD = {"train.scheduler.type"}  # to go with a second type
+
+
+class Recorder(MutableMapping):
+    """Options that note the dotted names of the keys whose values are taken; copies note in the same place.
+
+    A value that is replaced has not been used yet. Spreading (`**options`) takes every value: the receiver, a
+    constructor, refuses what it does not know.
+    """
+
+    def __init__(self, options: dict, read: set[str], prefix: str = "") -> None:
+        self.read, self.prefix = read, prefix
+        self.options = {
+            key: Recorder(value, read, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in options.items()
+        }
+
+    def __getitem__(self, key):
+        value = self.options[key]
+        self.read.add(self.prefix + key)
+        return value
+
+    def __setitem__(self, key, value):
+        self.options[key] = value
+        self.read.discard(self.prefix + key)
+
+    def __delitem__(self, key):
+        del self.options[key]
+
+    def __contains__(self, key):
+        return key in self.options
+
+    def __iter__(self):
+        return iter(self.options)
+
+    def __len__(self):
+        return len(self.options)
+
+    def __deepcopy__(self, memo):
+        return Recorder(self.plain(), self.read, self.prefix)
+
+    def plain(self) -> dict:
+        return {key: value.plain() if isinstance(value, Recorder) else value for key, value in self.options.items()}
+
+
+def names(options: dict, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys, sections included."""
+    for key, value in options.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from names(value, f"{prefix}{key}.")
+
+
+def general(found: set[str]) -> set[str]:
+    """Names as the reference of options writes them: `*` for what the user names."""
+    return {re.sub(r"^(datasets|val\.metrics)\.[^.]+", r"\1.*", name) for name in found}
+
+
+@pytest.fixture
+def record(monkeypatch, tmp_path):
+    """Function that runs options, and the sets of names that were given to it and read."""
+    given, read = set(), set()
+
+    def read_and_record(*args):
+        opt, text = read_options(*args)
+        given.update(names(opt))
+        return Recorder(opt, read), text
+
+    monkeypatch.setattr(command_line, "read_options", read_and_record)
+    # these look at values, or print them, without using them
+    monkeypatch.setattr(command_line, "json", SimpleNamespace(dumps=lambda *args, **kwargs: ""))
+    monkeypatch.setattr(command_line, "_check_consistency", lambda opt: None)
+    monkeypatch.setattr(command_line, "_check_files", lambda *args: None)
+    monkeypatch.setattr(pipeline, "dump", lambda opt: "")
+    monkeypatch.setattr(base_model, "degradation_name", lambda opt: "")
+    monkeypatch.setattr(idr_target, "degradation_name", lambda opt: "")
+
+    def run(function, opt):
+        (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
+        function(tmp_path, ["-opt", str(tmp_path / "o.yml")])
+
+    return run, given, read
+
+
+def with_weights(opt: dict, folder) -> dict:
+    """Options in which every network starts from a file."""
+    for section in [key for key in opt if key.startswith("network_")]:
+        path = folder / f"{section}.pth"
+        torch.save({"params": build_network(opt[section]).state_dict()}, path)
+        opt["path"][f"pretrain_{section}"] = str(path)
+    return opt
+
+
+def check(model_type: str, given: set[str], read: set[str]) -> None:
+    accepted = {key.name for key in generator.keys(generator.json_schema(), model_type)}
+    assert accepted - general(given) == set(), "these keys have no value in this test's runs: give them one"
+    assert given - read - UNREAD == set(), "nobody reads these keys"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_every_key(stage, record, tmp_path):
+    run, given, read = record
+    opt = with_weights(stage_options(stage, tmp_path), tmp_path)
+    opt["datasets"]["val"] = VAL_SET
+    opt["val"] = {"val_freq": 2, "metrics": METRICS}
+    opt["train"]["total_iter"], opt["logger"]["save_checkpoint_freq"] = 2, 1
+    for variant in range(max(len(types) for types in VARIANTS.values())):
+        for section, types in VARIANTS.items():
+            (opt["train"] if section in opt["train"] else opt)[section] = types[variant % len(types)]
+        run(pipeline.train_pipeline, opt)
+    opt["path"]["resume_state"] = str(tmp_path / opt["name"] / "training_states/1.state")
+    opt["name"] += "_resumed"
+    run(pipeline.train_pipeline, opt)
+    check(opt["model_type"], given, read)
+
+
+def test_a_test_reads_every_key(record, tmp_path):
+    run, given, read = record
+    opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
+    opt["datasets"] = {"test": VAL_SET}
+    opt["val"] = {"metrics": METRICS}
+    run(run_test, opt)
+    check(opt["model_type"], given, read)
+
+
+def test_the_recorder_notes_what_is_taken_and_nothing_else():
+    read = set()
+    opt = Recorder({"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}, "g": 5, "h": 6}, read)
+    assert "a" in opt
+    assert len(copy.deepcopy(opt)) == 5
+    assert read == set()
+    assert opt.get("a") == opt["a"] == 1
+    assert opt.get("x") is None
+    assert copy.deepcopy(opt)["b"]["c"] == 2
+    assert dict(**opt["e"]) == {"f": 4}
+    assert copy.deepcopy(opt).pop("g") == 5
+    opt["h"] = opt["h"] + 1
+    assert read == {"a", "b", "b.c", "e", "e.f", "g"}
+    assert general({"datasets.train.x", "val.metrics.psnr.y", "val.metrics"}) == {
+        "datasets.*.x",
+        "val.metrics.*.y",
+        "val.metrics",
+    }
