@@ -227,8 +227,8 @@ class TrainingLoop:
         )
 
     def _message_logger(self, first_step: int) -> MessageLogger:
-        logger_opt = {**self.opt["logger"], "use_tb_logger": self.tb_logger is not None}
-        message = MessageLogger({**self.opt, "logger": logger_opt}, first_step, self.tb_logger)
+        message = MessageLogger(self.opt, first_step, self.tb_logger)
+        message.use_tb_logger = self.tb_logger is not None  # there is one in the main process alone
         message.max_iters = self.total + 1  # BasicSR counts one too few and shows a negative time at the end
         return message
 
