@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["mrda_*"]),
     install_requires=[
         "basicsr==1.4.2",
+        "filelock",
         "lmdb",
         "lpips",
         "numpy",
