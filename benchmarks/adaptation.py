@@ -15,14 +15,16 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from machine import describe, gemm, interleaved
 from tabulate import tabulate
 
-from mrda_arch import MLN, MRDANet
+from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
 from mrda_model.adaptation import Adaptation, Shots, adapted_features, meta_gradient
 from mrda_utils.resize import imresize
@@ -88,6 +90,13 @@ def meta_iteration(fast: bool, dtype: torch.dtype) -> Step:
     return run
 
 
+@contextmanager
+def plain_layout() -> Iterator[None]:
+    """Networks keep to the layout of their input."""
+    with patch.object(rdan_arch, "fast_layout", lambda x: x), patch.object(den_arch, "fast_layout", lambda x: x):
+        yield
+
+
 def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
     """One iteration of the teacher or student stage at paper size."""
     mln, task = frozen_mln(SIZE["num_feat"]), images(SIZE["batch"], SIZE["side"])
@@ -102,8 +111,8 @@ def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
         if not fast:
             with torch.no_grad():
                 mln.upscaler(features)
-        with torch.autocast("cpu", BF16, enabled=dtype is BF16):
-            target = den_t(features)
+        with torch.autocast("cpu", BF16, enabled=dtype is BF16), plain_layout() if not fast else nullcontext():
+            target = den_t(features) if student else None
             sr, idr = net(task.lq, None if student else features, return_idr=True)
         loss = torch.nn.functional.l1_loss(sr.float(), task.gt)
         if student:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.1  # of every LeakyReLU (paper Fig. 2)
 
@@ -15,6 +16,16 @@ def conv3x3(in_ch: int, out_ch: int, stride: int = 1) -> nn.Conv2d:
 def leaky_relu() -> nn.LeakyReLU:
     """The paper's only non-linearity."""
     return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+
+
+def fast_layout(x: Tensor) -> Tensor:
+    """`x` (N, C, h, w), channels last on the CPU: oneDNN's convolutions run about twice as fast on it."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether `x` (N, C, h, w) lies channels last in memory."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def check_upscale(upscale: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import NEGATIVE_SLOPE, conv3x3, leaky_relu
+from mrda_arch.arch_util import NEGATIVE_SLOPE, conv3x3, fast_layout, leaky_relu
 
 
 @ARCH_REGISTRY.register()
@@ -42,4 +42,4 @@ class DEN(nn.Module):
     def forward(self, cond: Tensor) -> Tensor:
         """Map (N, num_in_ch, h, w) of any size to the implicit degradation representation (N, 4 num_feat)."""
         # a mean, not AdaptiveAvgPool2d: its backward on CUDA is not deterministic
-        return self.mlp(self.body(cond).mean((2, 3)))
+        return self.mlp(self.body(fast_layout(cond)).mean((2, 3)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import NEGATIVE_SLOPE, Upscaler, conv3x3, leaky_relu
+from mrda_arch.arch_util import NEGATIVE_SLOPE, Upscaler, conv3x3, fast_layout, is_channels_last, leaky_relu
 from mrda_utils.resize import imresize
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, in [0, 1]
@@ -19,10 +19,13 @@ def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of each sample with its own kernel, zero padded.
 
     (N, C, h, w) and (N, C, k, k) -> (N, C, h, w). One grouped convolution with N * C groups is far faster than a loop
-    over samples.
+    over samples, but for samples that lie channels last: for those it would rearrange everything, and a loop need not.
     """
     n, c, h, w = feat.shape
     k = kernel.shape[-1]
+    if is_channels_last(feat):
+        samples = zip(feat.split(1), kernel, strict=True)
+        return torch.cat([F.conv2d(x, own[:, None], padding=k // 2, groups=c) for x, own in samples])
     out = F.conv2d(feat.reshape(1, n * c, h, w), kernel.reshape(n * c, 1, k, k), padding=k // 2, groups=n * c)
     return out.view(n, c, h, w)
 
@@ -44,7 +47,15 @@ class RDAConv(nn.Module):
         """Modulate `feat` (N, C, h, w) by the compressed representation `cond` (N, C)."""
         kernel = self.kernel(cond).view(*feat.shape[:2], 3, 3)
         dynamic = F.leaky_relu(depthwise_per_sample(feat, kernel), NEGATIVE_SLOPE)
-        return torch.sigmoid(self.modulation(feat)) * dynamic + feat
+        return torch.sigmoid(self._modulation(feat)) * dynamic + feat
+
+    def _modulation(self, feat: Tensor) -> Tensor:
+        if not is_channels_last(feat):
+            return self.modulation(feat)
+        # the same map (N, 1, h, w); oneDNN's backward of a convolution to one channel costs five times as much
+        return F.linear(feat.permute(0, 2, 3, 1), self.modulation.weight[:, :, 0, 0], self.modulation.bias).permute(
+            0, 3, 1, 2
+        )
 
 
 class RDABlock(nn.Module):
@@ -112,12 +123,12 @@ class RDAN(nn.Module):
 
     def forward(self, lq: Tensor, idr: Tensor) -> Tensor:
         """Super-resolve `lq` (N, num_in_ch, h, w) RGB in [0, 1] with `idr` (N, idr_dim); output not clipped."""
-        head = self.head(lq - self.mean)
+        head = self.head(fast_layout(lq - self.mean))
         cond = self.compress(idr)
         feat = head
         for block in self.blocks:
             feat = block(feat, cond)
-        out = self.upscaler(self.body_tail(feat) + head)
+        out = self.upscaler(self.body_tail(feat) + head).contiguous()
         return out + (imresize(lq, self.upscale) if self.use_global_residual else self.mean)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:

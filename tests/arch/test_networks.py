@@ -159,3 +159,25 @@ def test_constructors_take_no_unknown_or_positional_arguments():
         MRDANet(num_fea=64)
     with pytest.raises(TypeError):
         MLN(64)
+
+
+@pytest.mark.parametrize("cond_ch", [3, 8])
+def test_the_layout_in_memory_changes_nothing_but_rounding(monkeypatch, cond_ch):
+    net = MRDANet(num_feat=8, num_block=2, den_in_ch=cond_ch, den_feat=4).double()
+    lq, cond = torch.rand(3, 3, 9, 11).double().requires_grad_(), torch.rand(3, cond_ch, 9, 11).double()
+
+    def run():
+        sr = net(lq, cond)
+        grads = torch.autograd.grad(sr.square().sum(), [lq, *net.parameters()])
+        return sr.detach(), grads
+
+    def unchanged(x):
+        return x
+
+    sr, grads = run()
+    assert sr.is_contiguous()
+    monkeypatch.setattr("mrda_arch.rdan_arch.fast_layout", unchanged)
+    monkeypatch.setattr("mrda_arch.den_arch.fast_layout", unchanged)
+    plain_sr, plain_grads = run()
+    torch.testing.assert_close(sr, plain_sr, rtol=0, atol=1e-12)
+    torch.testing.assert_close(grads, plain_grads, rtol=1e-9, atol=1e-9)
