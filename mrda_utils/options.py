@@ -66,6 +66,7 @@ def _where(location: tuple[int | str, ...]) -> str:
         "bicubic",
         "isotropic",
         "anisotropic",
+        "realesrgan",
         "GTDataset",
         "BenchmarkDataset",
         "MultiStepLR",

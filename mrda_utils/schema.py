@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import math
 import re
 import typing
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from basicsr.utils import registry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, create_model, model_validator
 
@@ -44,6 +45,18 @@ def _ordered(pair: list[float]) -> list[float]:
     return pair
 
 
+def _around_one(pair: list[float]) -> list[float]:
+    if not pair[0] <= 1 <= pair[1]:
+        raise ValueError(f"{pair} must contain 1")
+    return pair
+
+
+def _whole(probabilities: list[float]) -> list[float]:
+    if not math.isclose(sum(probabilities), 1, abs_tol=1e-6):
+        raise ValueError(f"{probabilities} must sum to 1, not {sum(probabilities):g}")
+    return probabilities
+
+
 def _ascending(values: list[int]) -> list[int]:
     if values != sorted(values):
         raise ValueError(f"{values} must ascend")
@@ -59,7 +72,12 @@ def _odd(value: int) -> int:
 Count = Annotated[int, Ge(1)]
 Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
 PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
+RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
+QualityRange = Annotated[list[Annotated[float, Ge(1), Lt(100)]], Len(2, 2), AfterValidator(_ordered)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
 KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
+LargestKernel = Annotated[int, Ge(7), AfterValidator(_odd)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
@@ -152,9 +170,64 @@ class Anisotropic(Section):
     kernel_size: KernelSize = Field(21, description="pixels, odd")
 
 
+BlurKernel = Literal["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
+_BLUR_KERNELS = list(typing.get_args(BlurKernel))
+_BLUR_KERNEL_PROB = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
+
+
+class RealESRGAN(Section):
+    """Real-ESRGAN's second-order degradation under its own option names; defaults are its published values.
+
+    Options ending in 2 are those of the second round.
+    """
+
+    type: Literal["realesrgan"]
+
+    blur_kernel_size: LargestKernel = Field(21, description="largest blur kernel, pixels, odd; drawn from 7, 9, ...")
+    kernel_list: list[BlurKernel] = Field(_BLUR_KERNELS, description="kinds of blur kernels other than sinc")
+    kernel_prob: Probabilities = Field(_BLUR_KERNEL_PROB, description="probability of each of them")
+    sinc_prob: Probability = Field(0.1, description="of a sinc kernel")
+    blur_sigma: PositiveRange = Field([0.2, 3.0], description="standard deviations, pixels")
+    betag_range: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians; half of them < 1")
+    betap_range: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels; half of them < 1")
+    resize_prob: Annotated[Probabilities, Len(3, 3)] = Field([0.2, 0.7, 0.1], description="up, down, keep")
+    resize_range: RangeAroundOne = Field([0.15, 1.5], description="factor, relative to gt")
+    gaussian_noise_prob: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
+    noise_range: Range = Field([1.0, 30.0], description="Gaussian standard deviation, on the 0-255 scale")
+    poisson_scale_range: Range = Field([0.05, 3.0], description="factor of the Poisson noise")
+    gray_noise_prob: Probability = Field(0.4, description="of equal noise in all channels")
+    jpeg_range: QualityRange = Field([30.0, 95.0], description="JPEG quality")
+
+    second_blur_prob: Probability = Field(0.8, description="of a second blur at all")
+    blur_kernel_size2: LargestKernel = Field(21, description="likewise; of the final sinc filter too")
+    kernel_list2: list[BlurKernel] = Field(_BLUR_KERNELS, description="kinds of blur kernels other than sinc")
+    kernel_prob2: Probabilities = Field(_BLUR_KERNEL_PROB, description="probability of each of them")
+    sinc_prob2: Probability = Field(0.1, description="of a sinc kernel")
+    blur_sigma2: PositiveRange = Field([0.2, 1.5], description="standard deviations, pixels")
+    betag_range2: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians")
+    betap_range2: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels")
+    resize_prob2: Annotated[Probabilities, Len(3, 3)] = Field([0.3, 0.4, 0.3], description="up, down, keep")
+    resize_range2: RangeAroundOne = Field([0.3, 1.2], description="factor, relative to lq")
+    gaussian_noise_prob2: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
+    noise_range2: Range = Field([1.0, 25.0], description="Gaussian standard deviation, on the 0-255 scale")
+    poisson_scale_range2: Range = Field([0.05, 2.5], description="factor of the Poisson noise")
+    gray_noise_prob2: Probability = Field(0.4, description="of equal noise in all channels")
+    jpeg_range2: QualityRange = Field([30.0, 95.0], description="JPEG quality")
+
+    final_sinc_prob: Probability = Field(0.8, description="of a sinc filter at the end")
+
+    @model_validator(mode="after")
+    def _kernel_probabilities(self) -> RealESRGAN:
+        for kinds, probabilities in (("kernel_list", "kernel_prob"), ("kernel_list2", "kernel_prob2")):
+            wanted, given = len(getattr(self, kinds)), len(getattr(self, probabilities))
+            if wanted != given:
+                raise ValueError(f"{probabilities}: {given} values, but {kinds} has {wanted}")
+        return self
+
+
 Mln = _registered("ARCH", "MLN")
 MrdaNet = _registered("ARCH", "MRDANet")
-Degradation = Annotated[Bicubic | Isotropic | Anisotropic, Field(discriminator="type")]
+Degradation = Annotated[Bicubic | Isotropic | Anisotropic | RealESRGAN, Field(discriminator="type")]
 
 
 def _bundled(root: str) -> str:

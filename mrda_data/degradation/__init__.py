@@ -5,11 +5,13 @@ from __future__ import annotations
 from mrda_data.degradation.base import Degradation, Task
 from mrda_data.degradation.bicubic import BicubicDegradation
 from mrda_data.degradation.classic import AnisotropicDegradation, IsotropicDegradation
+from mrda_data.degradation.realesrgan import RealESRGANDegradation
 
 _TYPES = {
     "bicubic": BicubicDegradation,
     "isotropic": IsotropicDegradation,
     "anisotropic": AnisotropicDegradation,
+    "realesrgan": RealESRGANDegradation,
 }
 
 
@@ -24,6 +26,7 @@ __all__ = [
     "BicubicDegradation",
     "Degradation",
     "IsotropicDegradation",
+    "RealESRGANDegradation",
     "Task",
     "build_degradation",
 ]

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Task = dict[str, float]
-"""One draw of a degradation's parameters: plain numbers that can be logged, saved and replayed."""
+Task = dict[str, float | str]
+"""One draw of a degradation's parameters: plain numbers, flags and words that can be logged, saved and replayed."""
 
 
 class Degradation(Protocol):
@@ -36,6 +36,11 @@ class Degradation(Protocol):
         Raises:
             ValueError: H or W no multiple of `scale`, or too small for the blur.
         """
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """Draw a number from [low, high)."""
+    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 def check_multiple(gt: Tensor, scale: int) -> None:

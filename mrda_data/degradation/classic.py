@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mrda_data.degradation.base import Task, check_multiple, quantise
+from mrda_data.degradation.base import Task, check_multiple, quantise, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
 from mrda_utils.resize import imresize
 
@@ -32,10 +32,6 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
     return quantise(lq)
 
 
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
-
-
 class IsotropicDegradation:
     """Isotropic Gaussian blur without noise, the setting of the Gaussian8 tables.
 
@@ -50,7 +46,7 @@ class IsotropicDegradation:
 
     def sample(self, generator: torch.Generator) -> Task:
         """Draw one width, uniformly."""
-        sigma = _uniform(generator, *self.sigma)
+        sigma = uniform(generator, *self.sigma)
         return {"sigma_x": sigma, "sigma_y": sigma, "theta": 0.0, "noise_sigma_255": 0.0}
 
     def apply(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
@@ -84,10 +80,10 @@ class AnisotropicDegradation:
     def sample(self, generator: torch.Generator) -> Task:
         """Draw both widths, the angle and the noise level, uniformly."""
         return {
-            "sigma_x": _uniform(generator, *self.sigma_x),
-            "sigma_y": _uniform(generator, *self.sigma_y),
-            "theta": _uniform(generator, 0, math.pi),
-            "noise_sigma_255": _uniform(generator, *self.noise_sigma_255),
+            "sigma_x": uniform(generator, *self.sigma_x),
+            "sigma_y": uniform(generator, *self.sigma_y),
+            "theta": uniform(generator, 0, math.pi),
+            "noise_sigma_255": uniform(generator, *self.noise_sigma_255),
         }
 
     def apply(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:

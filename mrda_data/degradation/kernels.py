@@ -1,4 +1,4 @@
-"""Gaussian blur kernels, and blurring with one kernel."""
+"""Gaussian blur kernels, and filtering with one kernel."""
 
 from __future__ import annotations
 
@@ -39,14 +39,33 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
     Raises:
         ValueError: H or W not larger than half the kernel, where reflection ends.
     """
-    n, c, height, width = image.shape
+    height, width = image.shape[-2:]
     size = kernel.shape[-1]
     half = size // 2
     if min(height, width) <= half:
         raise ValueError(
             f"image of {height}x{width} is too small for a {size}x{size} kernel: at least {half + 1} pixels"
         )
-    padded = F.pad(image, (half,) * 4, mode="reflect")
+    return filter2d(image, kernel)
+
+
+def mirrored(size: int, margin: int) -> Tensor:
+    """Source index of each position -margin .. size + margin - 1 of an axis that is reflected as often as it takes."""
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(-margin, size + margin).remainder(period)
+    return torch.minimum(index, period - index)
+
+
+def filter2d(image: Tensor, kernel: Tensor) -> Tensor:
+    """Like `blur`, for images of any size: where one is smaller than half the kernel, it is reflected repeatedly."""
+    n, c, height, width = image.shape
+    size = kernel.shape[-1]
+    half = size // 2
+    if half < min(height, width):
+        padded = F.pad(image, (half,) * 4, mode="reflect")
+    else:
+        rows, columns = (mirrored(length, half).to(image.device) for length in (height, width))
+        padded = image[:, :, rows][..., columns]
     # one group a channel and sample: far faster on the CPU than one group that shares the kernel
     weight = kernel.to(image).expand(n * c, 1, size, size)
     return F.conv2d(padded.reshape(1, n * c, *padded.shape[-2:]), weight, groups=n * c).view(image.shape)

@@ -115,6 +115,31 @@ def test_mistakes_name_key_and_value(entry, message):
         changed(entry)()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sinc_prb", 0.1, "degradation: unknown key 'sinc_prb', did you mean 'sinc_prob'?"),
+        ("sinc_prob", 1.1, "degradation.sinc_prob: 1.1: Input should be less than or equal to 1"),
+        ("resize_prob", [0.2, 0.7, 0.2], r"degradation.resize_prob: \[0.2, 0.7, 0.2\] must sum to 1, not 1.1"),
+        ("resize_prob2", [0.5, 0.5], "degradation.resize_prob2: .* at least 3 items"),
+        ("resize_range", [0.15, 0.9], r"degradation.resize_range: \[0.15, 0.9\] must contain 1"),
+        ("resize_range2", [0.0, 1.2], "degradation.resize_range2.0: 0.0: Input should be greater than 0"),
+        ("betag_range", [1.5, 4.0], "degradation.betag_range: .* must contain 1"),
+        ("kernel_list", ["iso", "round"], "degradation.kernel_list.1: 'round': Input should be 'iso'"),
+        ("kernel_list", ["iso", "aniso"], "degradation: kernel_prob: 6 values, but kernel_list has 2"),
+        ("kernel_prob2", [0.5, 0.5], "degradation: kernel_prob2: 2 values, but kernel_list2 has 6"),
+        ("jpeg_range", [30, 100], "degradation.jpeg_range.1: 100.*: Input should be less than 100"),
+        ("noise_range", [30, 1], "degradation.noise_range: .* is no range"),
+        ("blur_kernel_size", 20, "degradation.blur_kernel_size: 20 is even"),
+        ("blur_kernel_size2", 5, "degradation.blur_kernel_size2: 5: Input should be greater than or equal to 7"),
+    ],
+)
+def test_mistakes_in_realesrgan_name_key_and_value(key, value, message):
+    opt = parse_yaml(TEACHER.read_text(), "x") | {"degradation": {"type": "realesrgan", key: value}}
+    with pytest.raises(OptionError, match=message):
+        validate(opt, True, "x")
+
+
 @pytest.mark.parametrize("key", ["name", "train", "datasets", "degradation", "network_g", "network_mln", "path"])
 def test_a_missing_section_is_named(key):
     opt = parse_yaml(TEACHER.read_text(), "x")

@@ -1,0 +1,27 @@
+"""JPEG compression of a batch on any device, by BasicSR's DiffJPEG."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import lru_cache
+
+import torch
+from basicsr.utils import DiffJPEG
+from torch import Tensor
+
+
+@lru_cache
+def _jpeger(device: torch.device) -> DiffJPEG:
+    # a copy: the quantisation tables of all DiffJPEG objects are the same trainable parameters
+    return deepcopy(DiffJPEG(differentiable=False)).requires_grad_(False).to(device)
+
+
+def jpeg(image: Tensor, quality: float) -> Tensor:
+    """Compress and decompress (N, 3, H, W) RGB, clipped to [0, 1]; computed in float32.
+
+    Args:
+        image: of any size; DiffJPEG pads it by black to multiples of 16.
+        quality: in (0, 100), as in libjpeg.
+    """
+    # quality as a number: DiffJPEG overwrites a tensor
+    return _jpeger(image.device)(image.float().clamp(0, 1), float(quality)).to(image).contiguous()
