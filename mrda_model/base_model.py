@@ -113,14 +113,15 @@ class StageModel(SRModel):
             group["lr"] = lr
 
     def feed_data(self, data: dict) -> None:
-        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task by a draw of its own."""
+        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task or image by a draw of its own."""
         images = self.opt["datasets"]["train"]["images_per_task"]
+        alike = images if self.opt["degradation_per"] == "task" else 1  # images that share a draw
         gts = data["gt"].to(self.device, torch.get_default_dtype(), non_blocking=True)
-        self.tasks: list[Shots] = []
-        for gt, sample in zip(gts.split(images), data["sample"][::images], strict=True):
-            generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // images)
-            task = self.degradation.sample(generator)
-            self.tasks.append(Shots(self.degradation.apply(gt, task, generator), gt))
+        lqs = []
+        for gt, sample in zip(gts.split(alike), data["sample"][::alike], strict=True):
+            generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // alike)
+            lqs.append(self.degradation.apply(gt, self.degradation.sample(generator), generator))
+        self.tasks = [Shots(*task) for task in zip(torch.cat(lqs).split(images), gts.split(images), strict=True)]
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
         """A stage's losses on these tasks; their sum is minimised."""

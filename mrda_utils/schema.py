@@ -482,6 +482,7 @@ class TrainOptions(Options):
         Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
     ] = Field(description="`train`, and validation sets `val`, `val_...`.")
     degradation: Degradation
+    degradation_per: Literal["task", "image"] = Field("task", description="what has a draw of its own")
     network_g: Mln | MrdaNet
     path: RunPath = Field(default_factory=RunPath)
     train: Train
@@ -527,6 +528,8 @@ class MLNMetaOptions(TrainOptions):
     def _support(self) -> MLNMetaOptions:
         if self.adaptation.adapt_per != "task":
             raise ValueError("adaptation.adapt_per: 'image', but support and query images differ: use task")
+        if self.degradation_per != "task":
+            raise ValueError("degradation_per: 'image', but query images test what support images taught: use task")
         images = self.datasets["train"].images_per_task
         if self.train.meta.num_support >= images:
             raise ValueError(
@@ -544,6 +547,12 @@ class TeacherOptions(TrainOptions):
     network_mln: Mln = Field(description="Frozen; adapts to each task.")
     path: AdaptingPath
     train: NetworkTrain
+
+    @model_validator(mode="after")
+    def _adapts_to_each_draw(self) -> TeacherOptions:
+        if (self.degradation_per, self.adaptation.adapt_per) == ("image", "task"):
+            raise ValueError("degradation_per: 'image', but MLN adapts to a task: set adaptation.adapt_per to image")
+        return self
 
 
 class StudentOptions(TeacherOptions):

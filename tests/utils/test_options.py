@@ -102,6 +102,11 @@ def changed(*entries):
         ("datasets:train:gt_size=8", "datasets.train.gt_size: 8 is too small for kernel_size 21"),
         ("val:metrics:psnr:better=bigger", "better: 'bigger'"),
         ("degradation:kernel_size=20", "degradation.kernel_size: 20 is even"),
+        (
+            "degradation_per=image",
+            "degradation_per: 'image', but MLN adapts to a task: set adaptation.adapt_per to image",
+        ),
+        ("degradation_per=batch", "degradation_per: 'batch': Input should be 'task' or 'image'"),
         ("degradation:type=isotropc", "degradation: .*isotropc.*'bicubic', 'isotropic', 'anisotropic'"),
         ("model_type=MRDATeacher", "model_type: 'MRDATeacher', did you mean 'MRDATeacherModel'?"),
         ("scale=5", "scale: 5: Input should be 2, 3 or 4"),
@@ -138,6 +143,14 @@ def test_mistakes_in_realesrgan_name_key_and_value(key, value, message):
     opt = parse_yaml(TEACHER.read_text(), "x") | {"degradation": {"type": "realesrgan", key: value}}
     with pytest.raises(OptionError, match=message):
         validate(opt, True, "x")
+
+
+def test_degradation_per_image_needs_adaptation_per_image_and_no_meta_stage():
+    both = ["degradation_per=image", "adaptation:adapt_per=image"]
+    assert changed(*both)()[0]["degradation_per"] == "image"
+    meta = ROOT / "options/demo/train_mln_meta_x4.yml"
+    with pytest.raises(OptionError, match=r"degradation_per: 'image', but query images test .*: use task"):
+        read_options(meta, True, ["degradation_per=image"])
 
 
 @pytest.mark.parametrize("key", ["name", "train", "datasets", "degradation", "network_g", "network_mln", "path"])

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mrda_model.base_model import StageModel
+from mrda_utils.checkpoint import load
+from tests.model.conftest import stage_options, train
+
+REAL = {"degradation": {"type": "realesrgan"}, "train__total_iter": 2, "logger__save_checkpoint_freq": 2}
+
+
+class Marks:
+    """Degradation that writes a task's number into its images, and counts calls."""
+
+    def sample(self, generator):
+        return {"number": torch.rand((), generator=generator).item()}
+
+    def apply(self, gt, task, generator):
+        return torch.full_like(gt, task["number"])
+
+
+def degraded(degradation_per, samples, images_per_task=2):
+    model = SimpleNamespace(
+        opt={
+            "manual_seed": 0,
+            "degradation_per": degradation_per,
+            "datasets": {"train": {"images_per_task": images_per_task}},
+        },
+        device=torch.device("cpu"),
+        degradation=Marks(),
+    )
+    StageModel.feed_data(model, {"gt": torch.zeros(len(samples), 3, 4, 4), "sample": torch.tensor(samples)})
+    return model
+
+
+def test_images_of_a_task_share_a_draw():
+    model = degraded("task", [4, 5, 6, 7])
+    first, second = model.tasks
+    assert first.lq.unique().numel() == second.lq.unique().numel() == 1
+    assert first.lq[0, 0, 0, 0] != second.lq[0, 0, 0, 0]
+    assert torch.equal(model.lq, torch.cat([first.lq, second.lq]))
+
+
+def test_per_image_every_image_has_a_draw_that_depends_on_its_sample_alone():
+    model = degraded("image", [4, 5, 6, 7])
+    assert [len(task.lq) for task in model.tasks] == [2, 2]
+    assert model.lq[:, 0, 0, 0].unique().numel() == 4
+    assert torch.equal(degraded("image", [6, 7], images_per_task=1).lq, model.lq[2:])
+
+
+@pytest.mark.parametrize("degradation_per", ["task", "image"])
+def test_a_teacher_trains_on_realesrgan_degradations(tmp_path, degradation_per):
+    for stage in ("mln_bicubic", "mln_meta"):
+        train(stage_options(stage, tmp_path, **(REAL if stage == "mln_meta" else {"train__total_iter": 1})))
+    how = {"degradation_per": degradation_per, "adaptation__adapt_per": degradation_per}
+    run = train(stage_options("teacher", tmp_path, **REAL, **how))
+    weights = load(run / "models/net_g_latest.pth")["params"]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
