@@ -75,7 +75,8 @@ class Provenance(NamedTuple):
 
     stage: str
     scale: int
-    degradation: str
+    degradation: str | None
+    """What the weights were trained on; None where nobody wrote it down."""
 
 
 def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: int, path: Path) -> None:
@@ -87,7 +88,12 @@ def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: 
     save(content, path)
 
 
-def _weights(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
+def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
+    """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without `module.` prefixes.
+
+    Raises:
+        CheckpointError: something else is there.
+    """
     weights = content.get(param_key, content.get("params", content))
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path}: no weights under {param_key!r} or 'params'")
@@ -121,14 +127,14 @@ def load_network(
     if isinstance(origin, dict):
         if stage is not None and origin["stage"] != stage:
             raise CheckpointError(f"{path}: weights of stage {origin['stage']}, expected {stage}")
-        if degradation is not None and origin["degradation"] != degradation:
+        if degradation is not None and origin["degradation"] not in (None, degradation):
             raise CheckpointError(
                 f"{path}: trained on degradation '{origin['degradation']}', the option file says '{degradation}'"
             )
         if getattr(net, "upscale", origin["scale"]) != origin["scale"]:
             raise CheckpointError(f"{path}: weights for scale {origin['scale']}, the option file says {net.upscale}")
     try:
-        net.load_state_dict(_weights(content, param_key, path))
+        net.load_state_dict(weights_of(content, param_key, path))
     except RuntimeError as error:
         reasons = [line.strip() for line in str(error).splitlines()[1:]]
         more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
