@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mrda_model.adaptation import stack
 from mrda_model.base_model import StageModel
 from mrda_utils.checkpoint import load
 from tests.model.conftest import stage_options, train
@@ -41,14 +42,14 @@ def test_images_of_a_task_share_a_draw():
     first, second = model.tasks
     assert first.lq.unique().numel() == second.lq.unique().numel() == 1
     assert first.lq[0, 0, 0, 0] != second.lq[0, 0, 0, 0]
-    assert torch.equal(model.lq, torch.cat([first.lq, second.lq]))
+    assert torch.equal(stack(model.tasks).lq, torch.cat([first.lq, second.lq]))
 
 
 def test_per_image_every_image_has_a_draw_that_depends_on_its_sample_alone():
     model = degraded("image", [4, 5, 6, 7])
     assert [len(task.lq) for task in model.tasks] == [2, 2]
-    assert model.lq[:, 0, 0, 0].unique().numel() == 4
-    assert torch.equal(degraded("image", [6, 7], images_per_task=1).lq, model.lq[2:])
+    assert stack(model.tasks).lq[:, 0, 0, 0].unique().numel() == 4
+    assert torch.equal(stack(degraded("image", [6, 7], images_per_task=1).tasks).lq, stack(model.tasks).lq[2:])
 
 
 @pytest.mark.parametrize("degradation_per", ["task", "image"])
