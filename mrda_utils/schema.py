@@ -181,7 +181,7 @@ class RealESRGAN(Section):
     Options ending in 2 are those of the second round.
     """
 
-    type: Literal["realesrgan"]
+    type: Literal["realesrgan"] = Field(description="which degradation")
 
     blur_kernel_size: LargestKernel = Field(21, description="largest blur kernel, pixels, odd; drawn from 7, 9, ...")
     kernel_list: list[BlurKernel] = Field(_BLUR_KERNELS, description="kinds of blur kernels other than sinc")
