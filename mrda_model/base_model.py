@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
@@ -21,8 +20,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation import build_degradation
-from mrda_model.adaptation import Shots
+from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_model.adaptation import Shots, stack
+from mrda_model.adversary import Adversary
 from mrda_model.evaluation import Restorer, evaluate, gather_rows, means, network_restorer
+from mrda_model.guarded_step import guarded_step
 from mrda_utils import checkpoint
 from mrda_utils.complexity import count_parameters
 from mrda_utils.distributed import any_rank
@@ -52,6 +54,7 @@ class StageModel(SRModel):
 
     find_unused_parameters = False
     start_stage: str | None = None  # stage whose weights `path.pretrain_network_g` must come from
+    adversary: Adversary | None = None  # with `network_d`
 
     def __init__(self, opt: dict) -> None:
         self.degradation = build_degradation(opt["degradation"], opt["scale"])
@@ -93,24 +96,28 @@ class StageModel(SRModel):
         self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
         optim_opt = {**train_opt["optim_g"]}
         self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
-        # fused: the only form that skips a step without asking the device, see `apply_gradients`
+        # fused: the only form that skips a step without asking the device, see `guarded_step`
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
         self.optimizers.append(self.optimizer_g)
+        if "network_d" in self.opt:
+            self.adversary = Adversary(self.opt, self.device)
+            self.optimizers.append(self.adversary.optimizer)
         self.skipped = torch.zeros(2, device=self.device)  # steps without finite gradients: all, and the last in a row
 
     # -------------------------------------------------------------------------------------------------------- step
     def update_learning_rate(self, current_iter: int, warmup_iter: int = 0) -> None:
-        """Set the learning rate of iteration `current_iter` (1-based): a function of options and iteration alone."""
+        """Set the learning rates of iteration `current_iter` (1-based), a function of options and iteration alone."""
         train_opt = self.opt["train"]
-        lr, scheduler = train_opt["optim_g"]["lr"], train_opt["scheduler"]
-        if scheduler["type"] == "CosineAnnealingLR":
-            wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
-            lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
-        else:
-            lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
-        lr *= min(1.0, current_iter / max(warmup_iter, 1))
-        for group in self.optimizer_g.param_groups:
-            group["lr"] = lr
+        scheduler = train_opt["scheduler"]
+        for optimizer, key in zip(self.optimizers, ("optim_g", "optim_d"), strict=False):
+            lr = train_opt[key]["lr"]
+            if scheduler["type"] == "CosineAnnealingLR":
+                wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
+                lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
+            else:
+                lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
 
     def feed_data(self, data: dict) -> None:
         """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task or image by a draw of its own."""
@@ -127,6 +134,15 @@ class StageModel(SRModel):
         """A stage's losses on these tasks; their sum is minimised."""
         raise NotImplementedError
 
+    def restoration_losses(self, sr: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """`l_pix` of Eq. (2); with a discriminator, `l_percep` and `l_g_gan` of Eq. (3) as well."""
+        self.output, train_opt = sr.to(gt), self.opt["train"]
+        losses = {"l_pix": self.cri_pix(self.output, usm_sharpen(gt) if train_opt["l1_gt_usm"] else gt)}
+        if self.adversary:
+            target = usm_sharpen(gt) if train_opt["percep_gt_usm"] else gt
+            losses |= self.adversary.generator_losses(self.output, target)
+        return losses
+
     def run_network(self, lq: Tensor, *args: Tensor, **kwargs: bool) -> Any:
         """Forward pass of `net_g` in the precision and memory format of the options."""
         if self.opt["train"]["channels_last"]:
@@ -141,33 +157,39 @@ class StageModel(SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One optimizer step on the mean over micro-batches (and processes) of the stage's losses."""
         self.optimizer_g.zero_grad()
+        if self.adversary:
+            self.adversary.begin_step()
         count = self.opt["train"]["accumulation_steps"]
         size = self.opt["datasets"]["train"]["tasks_per_gpu"]
-        self.losses: dict[str, Tensor] = {}
+        trains_g = self.adversary is None or self.adversary.generator_turn(current_iter)
+        total: dict[str, Tensor] = defaultdict(float)
         for step in range(count):
+            tasks = self.tasks[step * size : (step + 1) * size]
             # gradients of several processes are reduced once, with the last micro-batch
             wait = self.opt["dist"] and step < count - 1
-            with self.net_g.no_sync() if wait else nullcontext():
-                losses = self.compute_losses(self.tasks[step * size : (step + 1) * size], current_iter)
-                (sum(losses.values()) / count).backward()
+            with self.net_g.no_sync() if wait else nullcontext(), torch.set_grad_enabled(trains_g):
+                losses = self.compute_losses(tasks, current_iter)
+                if trains_g:
+                    (sum(losses.values()) / count).backward()
+            if self.adversary:
+                losses |= self.adversary.accumulate(self.output, stack(tasks), step, count)
             for name, loss in losses.items():
-                self.losses[name] = self.losses.get(name, 0) + loss.detach() / count
-        self.apply_gradients()
+                total[name] += loss.detach() / count
+        self.losses = dict(total)
+        self.apply_gradients(trains_g)
 
-    def apply_gradients(self) -> None:
-        """Optimizer and EMA step with the reduced gradients; skipped on every process if anything is not finite.
-
-        The decision stays on the device: Adam leaves weights, moments and its step count alone where `found_inf` is 1.
-        """
-        norm = nn.utils.clip_grad_norm_(self.trained, self.opt["train"].get("clip_grad_norm", math.inf))
-        bad = (~(norm + sum(self.losses.values())).isfinite()).float()
-        if self.opt["dist"]:
-            dist.all_reduce(bad, dist.ReduceOp.MAX)
-        self.optimizer_g.found_inf, self.optimizer_g.grad_scale = bad, None
-        self.optimizer_g.step()
-        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + bad) * bad])
-        if self.ema_decay > 0:
-            self.model_ema(self.ema_decay)
+    def apply_gradients(self, trains_g: bool = True) -> None:
+        """Optimizer and EMA steps with the reduced gradients; skipped on every process if anything is not finite."""
+        skipped = torch.zeros((), device=self.device)
+        if self.adversary:
+            skipped = self.adversary.step(self.losses)
+        if trains_g:
+            clip = self.opt["train"].get("clip_grad_norm")
+            skipped = torch.maximum(skipped, guarded_step(self.optimizer_g, self.losses.values(), clip))
+            if self.ema_decay > 0:
+                self.model_ema(self.ema_decay)
+        # on the device: the host reads it with the log
+        self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the averaged weights towards the current ones; buffers are copied."""
@@ -232,12 +254,15 @@ class StageModel(SRModel):
 
     # ------------------------------------------------------------------------------------------------- checkpoints
     def save_weights(self, label: int | str, current_iter: int) -> None:
-        """Write `models/net_g_<label>.pth`."""
+        """Write `models/net_g_<label>.pth`, and the discriminator's beside it."""
         nets = {"params": self.get_bare_model(self.net_g)}
         if self.ema_decay > 0:
             nets["params_ema"] = self.net_g_ema
         path = Path(self.opt["path"]["models"]) / f"net_g_{label}.pth"
         checkpoint.save_network(nets, self.provenance, current_iter, path)
+        if self.adversary:
+            path = path.with_name(f"net_d_{label}.pth")
+            checkpoint.save_network({"params": self.adversary.bare}, self.provenance, current_iter, path)
 
     def save(self, current_iter: int) -> Path:
         """Write weights, then the training state that refers to them; return the state's path.
@@ -274,6 +299,8 @@ class StageModel(SRModel):
         checkpoint.load_network(self.get_bare_model(self.net_g), weights_path, "params")
         if self.ema_decay > 0:
             checkpoint.load_network(self.net_g_ema, weights_path, "params_ema")
+        if self.adversary:
+            checkpoint.load_network(self.adversary.bare, checkpoint.network_of_state(state_path, "d"), "params")
         for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
             # the moments are the state's, the settings the option file's
             optimizer.load_state_dict({**stored, "param_groups": optimizer.state_dict()["param_groups"]})

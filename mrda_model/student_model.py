@@ -39,12 +39,12 @@ class MRDAStudentModel(StageModel):
         super().init_training_settings()
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
-        """Eq. (6); during the warm-up DEN alone trains, by distillation."""
+        """Eq. (6), or (7) with a discriminator; during the warm-up DEN alone trains, by distillation."""
         lq, gt = stack(tasks)
         with torch.no_grad(), self.autocast():
             target = self.den_t(self.idr_target(tasks))
         sr, idr = self.run_network(lq, return_idr=True)
         losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
         if current_iter > self.kd_warmup_iter:
-            losses["l_pix"] = self.cri_pix(sr.to(gt), gt)
+            losses |= self.restoration_losses(sr, gt)
         return losses

@@ -24,9 +24,9 @@ class MRDATeacherModel(StageModel):
         self.idr_target = IDRTarget(opt, self.device)
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
-        """Eq. (2) (Alg. 2, lines 4-11)."""
+        """Eq. (2), or (3) with a discriminator (Alg. 2, lines 4-11)."""
         lq, gt = stack(tasks)
-        return {"l_pix": self.cri_pix(self.run_network(lq, self.idr_target(tasks)).to(gt), gt)}
+        return self.restoration_losses(self.run_network(lq, self.idr_target(tasks)), gt)
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the ground truth of the image."""

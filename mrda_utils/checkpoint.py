@@ -165,6 +165,7 @@ def prune(run: Path, keep_last: int | None) -> None:
     for path in states(run / "training_states")[keep_last:]:
         try:
             path.unlink()  # first: a state without weights would be a damaged one
-            network_of_state(path, "g").unlink(missing_ok=True)
+            for label in ("g", "d"):
+                network_of_state(path, label).unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

@@ -16,6 +16,7 @@ import yaml
 
 from mrda_utils.distributed import Process, start
 from mrda_utils.options import OptionError, read_options
+from mrda_utils.vgg import vgg_path
 
 
 class Run(NamedTuple):
@@ -73,6 +74,8 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _resolve_paths(opt, root)
     _check_consistency(opt)
     _check_files(opt, root, is_train)
+    if "perceptual_opt" in opt.get("train", {}):
+        vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
         is_train=is_train,

@@ -84,7 +84,8 @@ def _find_state(run: Run) -> _Start:
     for path in checkpoint.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []:
         try:
             state = checkpoint.load_state(path)
-            checkpoint.load(checkpoint.network_of_state(path, "g"))
+            for label in ("g", "d") if "network_d" in run.opt else ("g",):
+                checkpoint.load(checkpoint.network_of_state(path, label))
         except checkpoint.CheckpointError as error:
             damaged.append(str(error))
             print(f"warning: {error}; looking for an earlier state")  # noqa: T201

@@ -88,6 +88,9 @@ _ARGUMENTS = {
     "eps": Annotated[float, Gt(0), Field(description="added to the squared error under the root")],
     "crop_border": Annotated[int, Ge(0), Field(description="left out at each side, pixels; the protocols': scale")],
     "test_y_channel": Annotated[bool, Field(description="measure Y (BT.601, 16-235) instead of RGB")],
+    "num_in_ch": Annotated[int, Ge(1), Field(description="channels of the image")],
+    "num_feat": Annotated[int, Ge(1), Field(description="channels of the first convolution")],
+    "skip_connection": Annotated[bool, Field(description="join layers of equal size")],
     "convert_to": Annotated[Literal["y", "gray"], Field(description="measure Y (BT.601, 16-235) or gray")],
 }
 
@@ -103,7 +106,8 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
     """
 
     def find(name: str) -> Any:
-        return getattr(registry, f"{kind}_REGISTRY").get(name)
+        known = dict(iter(getattr(registry, f"{kind}_REGISTRY")))
+        return known.get(name) or known[f"{name}_basicsr"]  # BasicSR's own architectures have this suffix
 
     def model(name: str) -> type[Section]:
         return _signature_model(find(name), name, skip, fields)
@@ -139,7 +143,7 @@ def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[
         key = parameter.name
         if parameter.kind is parameter.VAR_KEYWORD or key in skip:
             continue
-        hint = _ARGUMENTS.get(key, hints.get(key, Any))
+        hint = hints.get(key, _ARGUMENTS.get(key, Any))
         if key in described:
             hint = Annotated[hint, Field(description=" ".join(described[key].split()).rstrip("."))]
         fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
@@ -181,8 +185,9 @@ class RealESRGAN(Section):
     Options ending in 2 are those of the second round.
     """
 
-    type: Literal["realesrgan"] = Field(description="which degradation")
+    type: Literal["realesrgan"] = Field(description="kind of degradation")
 
+    gt_usm: bool = Field(True, description="degrade the ground truth after unsharp masking")
     blur_kernel_size: LargestKernel = Field(21, description="largest blur kernel, pixels, odd; drawn from 7, 9, ...")
     kernel_list: list[BlurKernel] = Field(_BLUR_KERNELS, description="kinds of blur kernels other than sinc")
     kernel_prob: Probabilities = Field(_BLUR_KERNEL_PROB, description="probability of each of them")
@@ -227,6 +232,7 @@ class RealESRGAN(Section):
 
 Mln = _registered("ARCH", "MLN")
 MrdaNet = _registered("ARCH", "MRDANet")
+Discriminator = _registered("ARCH", "UNetDiscriminatorSN")
 Degradation = Annotated[Bicubic | Isotropic | Anisotropic | RealESRGAN, Field(discriminator="type")]
 
 
@@ -346,13 +352,53 @@ class NetworkTrain(Train):
     compile: bool = Field(False, description="torch.compile network_g; needs a C++ compiler on the CPU")
 
 
+class Perceptual(Section):
+    """Distance of VGG19's features (paper Eq. 3), BasicSR's PerceptualLoss."""
+
+    type: Literal["PerceptualLoss"] = Field(description="which loss")
+    layer_weights: dict[Annotated[str, Field(pattern=r"^(conv|relu)[1-5]_[1-4]$")], Annotated[float, Gt(0)]] = Field(
+        {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
+        description="weight of each layer's features; conv: before its activation",
+    )
+    vgg_type: Literal["vgg19"] = Field("vgg19", description="network of the features")
+    vgg_weights: str | None = Field(None, description="its ImageNet weights; torch's cache by default")
+    use_input_norm: bool = Field(True, description="normalise by ImageNet's mean and deviation")
+    range_norm: bool = Field(False, description="images are in [-1, 1]")
+    perceptual_weight: Annotated[float, Ge(0)] = Field(1.0, description="weight of the features' distance")
+    style_weight: Annotated[float, Ge(0)] = Field(0.0, description="weight of the Gram matrices' distance")
+    criterion: Literal["l1", "fro"] = Field("l1", description="distance")
+
+
+class Gan(Section):
+    """Adversarial loss (paper Eq. 3), BasicSR's GANLoss."""
+
+    type: Literal["GANLoss"] = Field(description="which loss")
+    gan_type: Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"] = Field("vanilla", description="form")
+    real_label_val: float = Field(1.0, description="label of real images")
+    fake_label_val: float = Field(0.0, description="label of restored images")
+    loss_weight: Annotated[float, Ge(0)] = Field(0.1, description="of the generator's loss; the discriminator's has 1")
+
+
+class AdversarialTrain(NetworkTrain):
+    """Stages that restore images: teacher and student, alone or against a discriminator."""
+
+    l1_gt_usm: bool = Field(False, description="pixel loss against the sharpened ground truth")
+    percep_gt_usm: bool = Field(False, description="perceptual loss against the sharpened ground truth")
+    gan_gt_usm: bool = Field(False, description="real images of the discriminator are sharpened")
+    perceptual_opt: Perceptual | None = Field(None, description="perceptual loss, with network_d only")
+    gan_opt: Gan | None = Field(None, description="adversarial loss, with network_d only")
+    optim_d: Optimizer | None = Field(None, description="of the discriminator")
+    net_d_iters: Count = Field(1, description="the generator takes a step in every so many iterations")
+    net_d_init_iters: Annotated[int, Ge(0)] = Field(0, description="first iterations, of the discriminator alone")
+
+
 class MetaTrain(Train):
     """Training of mln_meta."""
 
     meta: Meta
 
 
-class StudentTrain(NetworkTrain):
+class StudentTrain(AdversarialTrain):
     """Training of the student."""
 
     kd_opt: Distillation = Field(default_factory=Distillation)
@@ -429,7 +475,13 @@ class AdaptingPath(RunPath):
     pretrain_network_mln: str = Field(description="weights of mln_meta")
 
 
-class StudentPath(AdaptingPath):
+class RestoringPath(AdaptingPath):
+    """Paths of teacher and student."""
+
+    pretrain_network_d: str | None = Field(None, description="discriminator to start from")
+
+
+class StudentPath(RestoringPath):
     """Paths of the student."""
 
     pretrain_network_t: str = Field(description="weights of the teacher")
@@ -545,8 +597,21 @@ class TeacherOptions(TrainOptions):
     network_g: MrdaNet
     adaptation: Adaptation
     network_mln: Mln = Field(description="Frozen; adapts to each task.")
-    path: AdaptingPath
-    train: NetworkTrain
+    network_d: Discriminator | None = Field(None, description="Discriminator; makes the training adversarial.")
+    path: RestoringPath
+    train: AdversarialTrain
+
+    @model_validator(mode="after")
+    def _adversarial(self) -> TeacherOptions:
+        parts = {"network_d": self.network_d, "train.gan_opt": self.train.gan_opt, "train.optim_d": self.train.optim_d}
+        missing = [key for key, part in parts.items() if part is None]
+        if missing and len(missing) < len(parts):
+            raise ValueError(f"{', '.join(missing)}: missing, adversarial training needs all of {', '.join(parts)}")
+        if missing and self.train.perceptual_opt:
+            raise ValueError("train.perceptual_opt: it comes with adversarial training, network_d is missing")
+        if not missing and self.train.model_dump().get("kd_opt", {}).get("warmup_iter"):
+            raise ValueError("train.kd_opt.warmup_iter: not with network_d, which needs the student's images")
+        return self
 
     @model_validator(mode="after")
     def _adapts_to_each_draw(self) -> TeacherOptions:

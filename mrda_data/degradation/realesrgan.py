@@ -18,6 +18,7 @@ from mrda_data.degradation.base import Task, check_multiple, quantise, uniform
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
+from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_utils.schema import RealESRGAN
 
 MODES = ("area", "bilinear", "bicubic")
@@ -69,7 +70,7 @@ class RealESRGANDegradation:
         second = {key.removeprefix("second_"): value for key, value in task.items() if key.startswith("second_")}
         lq_size = [side // self.scale for side in gt.shape[-2:]]
 
-        image = filter2d(gt, blur_kernel(task))
+        image = filter2d(usm_sharpen(gt) if self.opt["gt_usm"] else gt, blur_kernel(task))
         factor = max(task["resize_scale"], 1.001 / min(gt.shape[-2:]))  # a pixel at least
         image = F.interpolate(image, scale_factor=factor, mode=task["resize_mode"])
         image = _add_noise(image, task, generator)

@@ -41,6 +41,7 @@ VAL_SET = {
     "max_images": 1,
     "max_side": 208,  # NIQE needs so many
 }
+PERCEPTUAL = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1.0}, "vgg_weights": "random"}
 METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4} for name in ("psnr", "ssim", "niqe")}
 
 
@@ -122,6 +123,7 @@ def record(monkeypatch, tmp_path):
     monkeypatch.setattr(command_line, "json", SimpleNamespace(dumps=lambda *args, **kwargs: ""))
     monkeypatch.setattr(command_line, "_check_consistency", lambda opt: None)
     monkeypatch.setattr(command_line, "_check_files", lambda *args: None)
+    monkeypatch.setattr(command_line, "vgg_path", lambda *args: None)
     monkeypatch.setattr(pipeline, "dump", lambda opt: "")
     monkeypatch.setitem(sys.modules, "wandb", fake_wandb())
     monkeypatch.setattr(base_model, "degradation_name", lambda opt: "")
@@ -152,10 +154,14 @@ def check(model_type: str, given: set[str], read: set[str]) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_every_key(stage, record, tmp_path):
     run, given, read = record
-    opt = with_weights(stage_options(stage, tmp_path), tmp_path)
+    opt = stage_options(stage, tmp_path)
     opt["datasets"]["val"] = VAL_SET
     opt["val"] = {"val_freq": 2, "metrics": METRICS, "save_best": "psnr"}
     opt["train"].update(total_iter=2, clip_grad_norm=1.0)
+    if stage in ("teacher", "student"):
+        opt["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
+        opt["train"] |= {"optim_d": {"lr": 1e-4}, "gan_opt": {"type": "GANLoss"}, "perceptual_opt": PERCEPTUAL}
+    with_weights(opt, tmp_path)
     wandb = {"project": "sr", "resume_id": "abc"}
     opt["logger"].update(save_checkpoint_freq=1, print_freq=1, keep_last=9, use_tb_logger=True, wandb=wandb)
     for variant in range(max(len(types) for types in VARIANTS.values())):

@@ -1,0 +1,115 @@
+"""Perceptual and adversarial training of teacher and student (paper Eq. 3 and 7)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_model.adaptation import Shots
+from mrda_model.guarded_step import guarded_step
+from mrda_model.perceptual import build_perceptual_loss
+from mrda_utils import checkpoint
+
+POWER_ITERATIONS = 20  # before the first step: largest singular values to a few percent
+
+
+class Adversary:
+    """A discriminator with its optimizer, and the losses that it and VGG19 give the generator.
+
+    Spectral normalisation takes one power iteration an optimizer step, at its start, however many forward passes there
+    are: accumulated and distributed steps agree.
+
+    Args:
+        opt: complete options with `network_d`, `train.gan_opt`, `train.optim_d` and perhaps `train.perceptual_opt`.
+        device: of the networks.
+    """
+
+    def __init__(self, opt: dict, device: torch.device) -> None:
+        train_opt = opt["train"]
+        self.device, self.amp = device, train_opt["amp"] == "bf16"
+        self.bare = build_network(opt["network_d"]).to(device).eval()
+        for _ in range(POWER_ITERATIONS):
+            self._power_iteration()
+        if "pretrain_network_d" in opt["path"]:
+            checkpoint.load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
+        self.net_d: nn.Module = self.bare
+        if opt["dist"]:
+            devices = [device] if device.type == "cuda" else None
+            self.net_d = DistributedDataParallel(self.bare, devices, broadcast_buffers=False)
+        self.cri_gan = build_loss(train_opt["gan_opt"]).to(device)
+        self.cri_perceptual = None
+        if "perceptual_opt" in train_opt:
+            self.cri_perceptual = build_perceptual_loss(train_opt["perceptual_opt"]).to(device)
+        optim_opt = {**train_opt["optim_d"]}
+        optim_opt.pop("type")
+        self.optimizer = torch.optim.Adam(self.bare.parameters(), **optim_opt, fused=True)
+        self.gt_usm = train_opt["gan_gt_usm"]
+        self.iters, self.init_iters = train_opt["net_d_iters"], train_opt["net_d_init_iters"]
+
+    def begin_step(self) -> None:
+        """To be called before anything else of an optimizer step."""
+        self.optimizer.zero_grad()
+        self._power_iteration()
+
+    def generator_turn(self, current_iter: int) -> bool:
+        """Whether the generator takes a step in this iteration."""
+        return current_iter % self.iters == 0 and current_iter > self.init_iters
+
+    def generator_losses(self, sr: Tensor, perceptual_gt: Tensor) -> dict[str, Tensor]:
+        """What the generator pays: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
+        losses = {}
+        if self.cri_perceptual is not None:
+            with self._autocast():
+                perceptual, style = self.cri_perceptual(sr, perceptual_gt)
+            if perceptual is not None:
+                losses["l_percep"] = perceptual.to(sr)
+            if style is not None:
+                losses["l_style"] = style.to(sr)
+        self.bare.requires_grad_(False)
+        losses["l_g_gan"] = self.cri_gan(self._judge(self.bare, sr), True, is_disc=False)
+        return losses
+
+    def accumulate(self, sr: Tensor, batch: Shots, step: int, steps: int) -> dict[str, Tensor]:
+        """Add the discriminator's gradients on micro-batch `step` of `steps`; return losses and colour drift."""
+        self.bare.requires_grad_(True)
+        wait = self.net_d is not self.bare and step < steps - 1
+        with self.net_d.no_sync() if wait else nullcontext():
+            gt = usm_sharpen(batch.gt) if self.gt_usm else batch.gt
+            fake, real = self._judge(self.net_d, torch.cat([sr.detach(), gt])).chunk(2)
+            losses = {
+                "l_d_real": self.cri_gan(real, True, is_disc=True),
+                "l_d_fake": self.cri_gan(fake, False, is_disc=True),
+            }
+            (sum(losses.values()) / steps).backward()
+        return {**losses, "colour_drift": colour_drift(sr, batch.lq)}
+
+    def step(self, losses: dict[str, Tensor]) -> Tensor:
+        """Take the discriminator's step; see `guarded_step`."""
+        return guarded_step(self.optimizer, losses.values())
+
+    def _power_iteration(self) -> None:
+        with torch.no_grad():
+            example = next(self.bare.parameters())
+            self.bare.train()(example.new_zeros(1, example.shape[1], 8, 8))
+        self.bare.eval()
+
+    def _judge(self, net: nn.Module, image: Tensor) -> Tensor:
+        with self._autocast():
+            return net(image).to(image)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+
+
+def colour_drift(sr: Tensor, lq: Tensor) -> Tensor:
+    """Largest difference of a channel's mean over a batch, between SR (N, 3, sH, sW) and LR (N, 3, H, W), in 1/255.
+
+    A shift that all images share; an adversarial loss does not see it, and it grows slowly.
+    """
+    return 255 * (sr.detach().mean((0, 2, 3)) - lq.mean((0, 2, 3))).abs().max()
