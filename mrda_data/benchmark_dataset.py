@@ -20,8 +20,8 @@ class BenchmarkDataset(Dataset):
     The noise of an item depends on the image's name, the task and nothing else.
 
     Args:
-        opt: `dataroot_gt` a folder or `bundled:test`, `scale`, `protocol`, `kernel_size`; optional `max_images` and
-            `max_side` (pixels of gt, a central crop) keep validation during training short.
+        opt: `dataroot_gt` a folder, an LMDB or `bundled:test`, `scale`, `protocol`, `kernel_size`; optional
+            `max_images` and `max_side` (pixels of gt, a central crop) keep validation during training short.
 
     Raises:
         ImageError: no image, or one that cannot be read or is too small for the kernel.

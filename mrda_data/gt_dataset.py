@@ -20,8 +20,8 @@ class GTDataset(Dataset):
     that changes from stretch to stretch.
 
     Args:
-        opt: `dataroot_gt` a folder or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot` rotation
-            by 90 degrees, `manual_seed`.
+        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
+            rotation by 90 degrees, `manual_seed`.
 
     Raises:
         ImageError: an image that cannot be read or is smaller than `gt_size`.

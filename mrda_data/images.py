@@ -38,8 +38,27 @@ def to_rgb8(image: np.ndarray, name: object) -> np.ndarray:
     return np.ascontiguousarray(image[..., 2::-1])
 
 
+def decode_rgb8(data: np.ndarray, name: object) -> np.ndarray:
+    """Decode the bytes of an image file to (H, W, 3) uint8 RGB by the rule of `to_rgb8`; palettes are looked up.
+
+    Args:
+        data: (bytes,) uint8.
+        name: what the messages call it.
+
+    Raises:
+        ImageError: empty, truncated or no image.
+    """
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error as error:
+        raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise ImageError(f"{name}: cannot be decoded; it is damaged or no image")
+    return to_rgb8(image, name)
+
+
 def read_rgb8(path: str | Path) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB by the rule of `to_rgb8`; palettes are looked up.
+    """Read an image file as (H, W, 3) uint8 RGB; see `decode_rgb8`.
 
     Raises:
         ImageError: missing, empty, truncated or no image.
@@ -48,10 +67,4 @@ def read_rgb8(path: str | Path) -> np.ndarray:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error as error:
-        raise ImageError(f"{path}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise ImageError(f"{path}: cannot be decoded; it is damaged or no image")
-    return to_rgb8(image, path)
+    return decode_rgb8(data, path)

@@ -1,4 +1,4 @@
-"""Where ground-truth images come from: a folder, or the photographs that come with the dependencies."""
+"""Where ground-truth images come from: a folder, an LMDB, or the photographs that come with the dependencies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrda_data.images import SUFFIXES, ImageError, read_rgb8
+from mrda_data.lmdb_source import LmdbSource
 
 BUNDLED = {
     "train": (
@@ -61,6 +62,11 @@ class FolderSource:
         """Decode image `index`."""
         return read_rgb8(self.folder / self.names[index])
 
+    def stamps(self) -> dict[str, list[int]]:
+        """Size (bytes) and time (ns) of every image's file."""
+        status = {name: (self.folder / name).stat() for name in self.names}
+        return {name: [found.st_size, found.st_mtime_ns] for name, found in status.items()}
+
 
 class BundledSource:
     """One side, `train` or `test`, of the photographs that scikit-image and scikit-learn ship; kept in memory."""
@@ -78,23 +84,23 @@ class BundledSource:
 
 
 def open_source(dataroot_gt: str) -> ImageSource:
-    """Open `bundled:train`, `bundled:test` or a folder."""
+    """Open `bundled:train`, `bundled:test`, an LMDB (a folder whose name ends in .lmdb) or a folder of image files."""
     if dataroot_gt.startswith("bundled:"):
         return BundledSource(dataroot_gt.removeprefix("bundled:"))
-    return FolderSource(dataroot_gt)
+    return LmdbSource(dataroot_gt) if Path(dataroot_gt).suffix == ".lmdb" else FolderSource(dataroot_gt)
 
 
 def check_source(source: ImageSource, min_size: int, names: list[str] | None = None) -> None:
     """Decode every image (or those of these `names`) once; require at least `min_size` pixels of height and width.
 
-    What was found is remembered in the user's cache by path, size and time, so a folder is decoded once.
+    What was found is remembered in the user's cache by path, size and time, so a folder or LMDB is decoded once.
 
     Raises:
         ImageError: names every offender, up to ten.
     """
     wanted = set(source.names if names is None else names)
     indices = [i for i, name in enumerate(source.names) if name in wanted]
-    cache = _ScanCache(source) if isinstance(source, FolderSource) else None
+    cache = _ScanCache(source) if isinstance(source, FolderSource | LmdbSource) else None
     known = cache.load() if cache else {}
 
     def inspect(index: int) -> tuple[str, list[int] | str]:
@@ -122,16 +128,12 @@ def check_source(source: ImageSource, min_size: int, names: list[str] | None = N
 
 
 class _ScanCache:
-    """Sizes of the images of one folder, valid while a file's size and time stay the same."""
+    """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
-    def __init__(self, source: FolderSource) -> None:
+    def __init__(self, source: FolderSource | LmdbSource) -> None:
         root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
-        folder = source.folder.resolve()
-        self.path = root / f"scan-{sha256(str(folder).encode()).hexdigest()[:16]}.json"
-        self.stamps = {}
-        for name in source.names:
-            status = (folder / name).stat()
-            self.stamps[name] = [status.st_size, status.st_mtime_ns]
+        self.path = root / f"scan-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.json"
+        self.stamps = source.stamps()
 
     def load(self) -> dict[str, list[int]]:
         try:

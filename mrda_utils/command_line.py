@@ -143,9 +143,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
         folder = dataset["dataroot_gt"]
         if not folder.startswith("bundled:") and not Path(folder).is_dir():
             bundled = "bundled:train" if phase == "train" else "bundled:test"
+            advice = "scripts/prepare_data.py --lmdb makes it" if folder.endswith(".lmdb") else "put HR images there"
             raise OptionError(
-                f"datasets.{phase}.dataroot_gt: {folder} does not exist; put HR images there (README.md says how for "
-                f"DF2K), or try --force_yml datasets:{phase}:dataroot_gt={bundled}"
+                f"datasets.{phase}.dataroot_gt: {folder} does not exist; {advice} (docs/data.md says how), or try "
+                f"--force_yml datasets:{phase}:dataroot_gt={bundled}"
             )
 
 

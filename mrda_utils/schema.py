@@ -250,7 +250,7 @@ class TrainSet(Section):
 
     name: str = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), or bundled:train")
+    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), .lmdb, or bundled:train")
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
@@ -264,7 +264,7 @@ class BenchmarkSet(Section):
 
     name: Name = Field(description="for log, tables and folders")
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot = Field(description="folder of HR images, or bundled:test")
+    dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
     protocol: Literal["gaussian8", "bicubic"] = Field(description="eight isotropic 21x21 kernels, or no blur")
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")

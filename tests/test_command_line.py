@@ -118,6 +118,7 @@ MISTAKES = {
         "run 'python train.py -opt options/demo/train_mln_meta_x4.yml' first",
     ),
     "missing images": (["datasets:train:dataroot_gt=nowhere"], "datasets.train.dataroot_gt: "),
+    "missing lmdb": (["datasets:train:dataroot_gt=nowhere.lmdb"], "scripts/prepare_data.py --lmdb makes it"),
     "scale": (["scale=2", "datasets:train:gt_size=48"], "network_g.upscale: 4, but scale is 2"),
     "channels": (["network_mln:num_feat=99"], "network_g.den_in_ch: 24, but it reads MLN's num_feat 99 channels"),
     "no cuda": (["device=cuda"], "torch sees no CUDA device"),
