@@ -21,27 +21,27 @@ class GTDataset(Dataset):
 
     Args:
         opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
-            rotation by 90 degrees, `manual_seed`.
+            rotation by 90 degrees, `manual_seed`; optional `skip_corrupt` leaves unusable images out.
 
     Raises:
-        ImageError: an image that cannot be read or is smaller than `gt_size`.
+        ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.source = open_source(opt["dataroot_gt"])
-        check_source(self.source, opt["gt_size"])
+        self.indices = check_source(self.source, opt["gt_size"], skip_corrupt=opt.get("skip_corrupt", False))
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:
-        return len(self.source.names)
+        return len(self.indices)
 
     def _image_index(self, sample: int) -> int:
         epoch, position = divmod(sample, len(self))
         if self._order[0] != epoch:
             order = numpy_generator(self.opt["manual_seed"], "image order", epoch).permutation(len(self))
             self._order = (epoch, order)
-        return int(self._order[1][position])
+        return self.indices[self._order[1][position]]
 
     def __getitem__(self, sample: int) -> dict[str, Tensor | int]:
         """Return `gt` (3, gt_size, gt_size) float32 RGB in [0, 1] and the sample number."""

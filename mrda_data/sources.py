@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
 from mrda_data.images import SUFFIXES, ImageError, read_rgb8
@@ -90,10 +91,21 @@ def open_source(dataroot_gt: str) -> ImageSource:
     return LmdbSource(dataroot_gt) if Path(dataroot_gt).suffix == ".lmdb" else FolderSource(dataroot_gt)
 
 
-def check_source(source: ImageSource, min_size: int, names: list[str] | None = None) -> None:
+def check_source(
+    source: ImageSource, min_size: int, names: list[str] | None = None, skip_corrupt: bool = False
+) -> list[int]:
     """Decode every image (or those of these `names`) once; require at least `min_size` pixels of height and width.
 
     What was found is remembered in the user's cache by path, size and time, so a folder or LMDB is decoded once.
+
+    Args:
+        source: where the images are.
+        min_size: pixels.
+        names: look at these only.
+        skip_corrupt: leave offenders out, with one warning, as long as an image remains.
+
+    Returns:
+        Indices of the usable images, ascending.
 
     Raises:
         ImageError: names every offender, up to ten.
@@ -103,28 +115,40 @@ def check_source(source: ImageSource, min_size: int, names: list[str] | None = N
     cache = _ScanCache(source) if isinstance(source, FolderSource | LmdbSource) else None
     known = cache.load() if cache else {}
 
-    def inspect(index: int) -> tuple[str, list[int] | str]:
+    def inspect(index: int) -> list[int] | str:
         name = source.names[index]
         if name in known:
-            return name, known[name]
+            return known[name]
         try:
-            return name, list(source.read(index).shape[:2])
+            return list(source.read(index).shape[:2])
         except ImageError as error:
-            return name, str(error)
+            return str(error)
 
     with ThreadPoolExecutor() as pool:
-        found = dict(tqdm(pool.map(inspect, indices), "Checking images", len(indices), disable=None, leave=False))
+        found = list(tqdm(pool.map(inspect, indices), "Checking images", len(indices), disable=None, leave=False))
     if cache:
-        cache.save({**known, **{name: size for name, size in found.items() if not isinstance(size, str)}})
-    offenders = []
-    for name, size in found.items():
+        sizes = {source.names[i]: size for i, size in zip(indices, found, strict=True) if not isinstance(size, str)}
+        cache.save({**known, **sizes})
+    usable, offenders = [], []
+    for index, size in zip(indices, found, strict=True):
         if isinstance(size, str):
             offenders.append(size)
         elif min(size) < min_size:
-            offenders.append(f"{name}: {size[0]}x{size[1]} pixels, at least {min_size}x{min_size} are needed")
+            needed = f"at least {min_size}x{min_size} are needed"
+            offenders.append(f"{source.names[index]}: {size[0]}x{size[1]} pixels, {needed}")
+        else:
+            usable.append(index)
+    if offenders and not (skip_corrupt and usable):
+        raise ImageError("\n  ".join(["images that cannot be used:", *_first_ten(offenders)]))
     if offenders:
-        more = f"\n  and {len(offenders) - 10} more" if len(offenders) > 10 else ""
-        raise ImageError("images that cannot be used:\n  " + "\n  ".join(offenders[:10]) + more)
+        left_out = [source.names[i] for i in sorted(set(indices) - set(usable))]
+        message = "%d of %d images left out, damaged or smaller than %d pixels (skip_corrupt): %s"
+        get_root_logger().warning(message, len(left_out), len(indices), min_size, ", ".join(_first_ten(left_out)))
+    return usable
+
+
+def _first_ten(items: list[str]) -> list[str]:
+    return items[:10] + ([f"and {len(items) - 10} more"] if len(items) > 10 else [])
 
 
 class _ScanCache:

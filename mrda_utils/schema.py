@@ -254,6 +254,7 @@ class TrainSet(Section):
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
+    skip_corrupt: bool = Field(False, description="leave out damaged or too small images with a warning, not an error")
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
     num_worker_per_gpu: Annotated[int, Ge(0)] = Field(0, description="loader processes; 0 reads in the main process")

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
+from basicsr.utils import get_root_logger
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -91,6 +94,41 @@ def test_offenders_are_named_together(folder):
         GTDataset(options(folder))
     assert "broken.png: cannot be decoded" in str(caught.value)
     assert "small.png: 40x15 pixels, at least 16x16 are needed" in str(caught.value)
+
+
+def damage(folder, count):
+    for i in range(count):
+        (folder / f"broken{i:02d}.png").write_bytes((folder / "b.png").read_bytes()[:1000])
+
+
+def test_skip_corrupt_leaves_offenders_out_with_one_warning(folder, monkeypatch):
+    damage(folder, 12)
+    Image.new("RGB", (15, 40)).save(folder / "small.png")
+    records, handler = [], logging.Handler()
+    handler.emit = records.append
+    monkeypatch.setattr(get_root_logger(), "handlers", [handler])
+    dataset = GTDataset(options(folder, skip_corrupt=True))
+    assert [dataset.source.names[i] for i in dataset.indices] == ["a.PNG", "b.png", "sub/c.jpg", "sub/deeper/d.bmp"]
+    (record,) = records
+    assert record.levelname == "WARNING"
+    named = ", ".join(f"broken{i:02d}.png" for i in range(10))
+    reason = "damaged or smaller than 16 pixels (skip_corrupt)"
+    assert record.getMessage() == f"13 of 17 images left out, {reason}: {named}, and 3 more"
+
+
+def test_skip_corrupt_gives_the_items_of_the_remaining_images(folder):
+    clean = GTDataset(options(folder))
+    before = [clean[i]["gt"] for i in range(12)]
+    damage(folder, 3)
+    for _ in range(2):  # the second time from the cache
+        dataset = GTDataset(options(folder, skip_corrupt=True))
+        assert len(dataset) == 4
+        assert all(torch.equal(dataset[i]["gt"], gt) for i, gt in enumerate(before))
+
+
+def test_skip_corrupt_with_nothing_left_is_an_error(folder):
+    with pytest.raises(ImageError, match="images that cannot be used"):
+        GTDataset(options(folder, gt_size=64, skip_corrupt=True))
 
 
 def test_a_checked_folder_is_not_decoded_again_until_a_file_changes(folder, monkeypatch):

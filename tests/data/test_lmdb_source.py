@@ -206,6 +206,7 @@ def test_missing_keys_and_wrong_bytes_name_lmdb_and_key(packed):
         GTDataset(train_options(packed))
     assert f"{packed}: key 'b' of meta_info.txt is not in data.mdb" in str(caught.value)
     assert f"{packed}: key 'sub/c': cannot be decoded" in str(caught.value)
+    assert len(GTDataset(train_options(packed, skip_corrupt=True))) == 3
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
