@@ -9,4 +9,4 @@ from mrda_model.test_pipeline import test_pipeline
 from mrda_utils.errors import run
 
 if __name__ == "__main__":
-    run(lambda: test_pipeline(Path(__file__).resolve().parent))
+    run(lambda: test_pipeline(Path(__file__).resolve().parent), interrupted="interrupted; no report is written")

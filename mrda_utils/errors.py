@@ -25,7 +25,10 @@ OUT_OF_MEMORY = (
 )
 
 
-def run(main: Callable[[], None]) -> None:
+def run(
+    main: Callable[[], None],
+    interrupted: str = "interrupted; the last checkpoint is kept, --auto_resume goes on from it",
+) -> None:
     """Run an entry script; what a user can mend or asked for ends in one line on stderr, without a traceback.
 
     Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
@@ -42,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
             _end(f"error: {OUT_OF_MEMORY} ({str(error).splitlines()[0] if str(error) else 'MemoryError'})", 2)
         raise
     except KeyboardInterrupt:
-        _end("interrupted; the last checkpoint is kept, --auto_resume goes on from it", 130)
+        _end(interrupted, 130)
 
 
 def _end(message: str, code: int) -> NoReturn:
