@@ -1,0 +1,73 @@
+"""How fast training crops are read: whole photographs, sub-images, and an LMDB of these, side by side in one run.
+
+    python benchmarks/data.py [--images 12] [--repeats 5]
+
+The photographs are the bundled ones, enlarged to DIV2K's usual size, with a little noise in place of fine detail. One
+thread reads; the files lie in memory (the page cache), so what is compared is decoding, not the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from machine import describe, interleaved
+from tabulate import tabulate
+
+from mrda_data import GTDataset
+from mrda_data.sources import BundledSource
+
+ROOT = Path(__file__).resolve().parents[1]
+HEIGHT, WIDTH, GT_SIZE, CROPS = 1356, 2040, 256, 96
+
+
+def make_photographs(folder: Path, count: int) -> None:
+    """Write `count` PNG files of HEIGHT x WIDTH pixels."""
+    source, rng = BundledSource("train"), np.random.default_rng(0)
+    for number in range(count):
+        image = cv2.resize(source.read(number % len(source.names)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        image = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:04d}.png"), image[..., ::-1])
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=12, help="photographs")
+    parser.add_argument("--repeats", type=int, default=5, help=f"timed runs of {CROPS} crops each")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "HR").mkdir()
+        make_photographs(folder / "HR", args.images)
+        script = [sys.executable, str(ROOT / "scripts/prepare_data.py"), "-i", f"{folder}/HR", "--lmdb"]
+        kinds = {"whole photographs": folder / "HR"}
+        for size, step in ((480, 240), (480, 480)):
+            output = folder / f"HR_sub_{step}"
+            command = [*script, "-o", str(output), "--crop_size", str(size), "--step", str(step)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            kinds[f"sub-images {size}, step {step}"] = output
+            kinds[f"sub-images {size}, step {step}, LMDB"] = output.with_name(f"{output.name}.lmdb")
+        options = {"gt_size": GT_SIZE, "use_hflip": True, "use_rot": True, "manual_seed": 0}
+        sets = {kind: GTDataset({**options, "dataroot_gt": str(path)}) for kind, path in kinds.items()}
+        reads = {kind: lambda s=dataset: [s[i] for i in range(CROPS)] for kind, dataset in sets.items()}
+        seconds = interleaved(reads, args.repeats)
+        rows = []
+        for kind, path in kinds.items():
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / args.images / 1e6
+            rows.append((kind, len(sets[kind]) // args.images, size, CROPS / seconds[kind]))
+    print(describe())  # noqa: T201
+    headers = ("", "images from one", "MB from one", f"crops of {GT_SIZE} a second")
+    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".3g"))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
