@@ -36,4 +36,4 @@ def usm_sharpen(gt: Tensor) -> Tensor:
     """
     residual = gt - _smooth(gt)
     mask = _smooth((residual.abs() * 255 > THRESHOLD_255).to(gt))
-    return gt + mask * ((gt + WEIGHT * residual).clamp(0, 1) - gt)
+    return gt.lerp(gt.add(residual, alpha=WEIGHT).clamp_(0, 1), mask)

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -383,3 +384,14 @@ def test_images_of_a_task_share_everything_but_the_noise():
     assert torch.equal(first, second)
     first, second = degradation.apply(gt, draw(3), torch_generator(0, "noise"))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.slow  # timing: wants a machine that does little else
+def test_degrading_with_usm_is_five_times_faster_than_basicsr(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    import realesrgan_degradation as benchmark
+
+    with torch.no_grad():
+        plain, ours = benchmark.cases()["8 tasks with USM"]
+        seconds = benchmark.interleaved({"plain": plain, "ours": ours}, 1)
+    assert seconds["plain"] > 5 * seconds["ours"]
