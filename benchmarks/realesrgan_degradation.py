@@ -101,7 +101,7 @@ def basicsr_degrade(gt: Tensor, task: Task, kernel: dict[str, Tensor]) -> Tensor
 
 def cases() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     """Name -> (BasicSR's side, ours)."""
-    degradation = build_degradation({"type": "realesrgan"}, SCALE)
+    degradation = build_degradation({"type": "realesrgan", "gt_usm": False}, SCALE)  # sharpened here, or not
     tasks = [degradation.sample(torch_generator(0, "task", number)) for number in range(TASKS)]
     ready = [kernels(task) for task in tasks]
     gt = torch.rand(BATCH, 3, SIDE // 8, SIDE // 8)
