@@ -23,11 +23,12 @@ from mrda_data.degradation import build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_model.adaptation import Shots, stack
 from mrda_model.adversary import Adversary
-from mrda_model.evaluation import Restorer, evaluate, gather_rows, means, network_restorer
+from mrda_model.evaluation import Restorer, evaluate, gather_rows, means, missing_weights, network_restorer
 from mrda_model.guarded_step import guarded_step
 from mrda_utils import checkpoint
 from mrda_utils.complexity import count_parameters
 from mrda_utils.distributed import any_rank
+from mrda_utils.errors import UserError
 from mrda_utils.seeding import torch_generator
 from mrda_utils.signals import stop_requested
 
@@ -62,6 +63,8 @@ class StageModel(SRModel):
         self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
+        for metric, reason in missing_weights(opt["val"]["metrics"] if "val" in opt else {}).items():
+            raise UserError(f"val.metrics.{metric}: {reason}")
         super().__init__(opt)
 
     # ------------------------------------------------------------------------------------------------ construction
@@ -225,10 +228,12 @@ class StageModel(SRModel):
         """
         name, val_opt = dataset.opt["name"], self.opt["val"]
         rank, world_size = self.opt["rank"], self.opt["world_size"]
+        metrics = {
+            metric: {key: value for key, value in opt.items() if key != "better"}
+            for metric, opt in val_opt["metrics"].items()
+        }
         own = []
-        for restored in evaluate(
-            {self.opt["name"]: self.restorer()}, dataset, val_opt["metrics"], self.device, rank, world_size
-        ):
+        for restored in evaluate({self.opt["name"]: self.restorer()}, dataset, metrics, self.device, rank, world_size):
             own.append((restored.index, restored.rows))
             if stop_requested():
                 break

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mrda_arch import MLN, MRDANet
+from mrda_metric.lpips import alexnet_file, lpips_network
 from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
@@ -78,6 +79,33 @@ def _to_image(tensor: Tensor, what: str) -> np.ndarray:
     return tensor2img(tensor.clone())  # a clone: tensor2img clips its argument in place
 
 
+def missing_weights(metrics: dict[str, dict]) -> dict[str, str]:
+    """Metrics whose own weights are not there, by name, and what to do about it."""
+    reasons = {}
+    for name, opt in metrics.items():
+        if opt["type"] == "calculate_lpips":
+            try:
+                lpips_network(alexnet_file(opt.get("weights")))
+            except UserError as error:
+                reasons[name] = str(error)
+    return reasons
+
+
+def _measure(metric: str, opt: dict, images: dict[str, np.ndarray], what: str) -> float:
+    """One metric of BasicSR's registry on `img` and, for most, `img2`.
+
+    Raises:
+        UserError: no value, which happens to images that are too small.
+    """
+    try:
+        value = float(calculate_metric(images, opt))
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # how NIQE fails
+        raise UserError(f"{what}: no {metric} ({error}); is the image too small for it?") from error
+    if math.isnan(value):
+        raise UserError(f"{what}: no {metric}; the image is too small for it")
+    return value
+
+
 @torch.no_grad()
 def evaluate(
     restorers: dict[str, Restorer],
@@ -110,9 +138,7 @@ def evaluate(
         for method, restore in restorers.items():
             images[method] = _to_image(restore(lq, gt), f"{method} on {' '.join(where)}")
             for metric, opt in metrics.items():
-                value = float(calculate_metric({"img": images[method], "img2": gt_image}, opt))
-                if math.isnan(value):
-                    raise UserError(f"{' '.join(where)}: no {metric}; the image is too small for it")
+                value = _measure(metric, opt, {"img": images[method], "img2": gt_image}, " ".join(where))
                 rows.append(Row(*where, method, metric, value))
         yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows)
 

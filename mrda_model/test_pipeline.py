@@ -9,7 +9,8 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 
 from mrda_data.degradation.kernels import gaussian_kernel
-from mrda_model.evaluation import Restored, Row, evaluate, gather_rows, means
+from mrda_metric.lpips import alexnet_file
+from mrda_model.evaluation import Restored, Row, evaluate, gather_rows, means, missing_weights
 from mrda_utils import report
 from mrda_utils.command_line import Run, parse
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
@@ -52,6 +53,10 @@ def _test(run: Run) -> None:
             missing.append(f"{dataset_opt['name']}: left out; put its HR images into {images}")
     if not datasets:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
+    metrics = opt["val"]["metrics"]
+    for name, reason in missing_weights(metrics).items():
+        del metrics[name]
+        missing.append(f"{name}: left out; {reason}")
     rank, world_size = run.process.rank, run.process.world_size
     if rank == 0:
         print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
@@ -63,7 +68,7 @@ def _test(run: Run) -> None:
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
         own, own_panels = [], []
-        for restored in evaluate(model.restorers, dataset, opt["val"]["metrics"], model.device, rank, world_size):
+        for restored in evaluate(model.restorers, dataset, metrics, model.device, rank, world_size):
             own.append((restored.index, restored.rows))
             if restored.index in shown:
                 path = _save_panel(restored, dataset.opt, folder / "panels" / name)
@@ -104,6 +109,9 @@ def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, di
     measured = means(rows)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
     metrics = opt["val"]["metrics"]
+    for name, kind in metrics.items():
+        if kind["type"] == "calculate_lpips":
+            weights[f"val.metrics.{name}.weights"] = str(alexnet_file(kind.get("weights")))
     notes = [
         MEAN_NOTE + "; ".join(f"{name} {kind}" for name, kind in metrics.items()),
         *([ORACLE_NOTE] if "network_t" in opt else []),

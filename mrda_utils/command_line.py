@@ -105,6 +105,9 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
         opt["path"][key] = str(root / expanduser(value))
+    for metric in opt.get("val", {}).get("metrics", {}).values():
+        if "weights" in metric:
+            metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
         if not dataset["dataroot_gt"].startswith("bundled:"):
             dataset["dataroot_gt"] = str(root / expanduser(dataset["dataroot_gt"]))

@@ -18,6 +18,7 @@ from tabulate import tabulate
 from mrda_utils import __version__
 from mrda_utils.published import published_rows
 
+DIGITS = {"calculate_ssim": ".4f", "calculate_lpips": ".4f"}  # of the others two
 Means = dict[tuple[str, str, str], float]
 """(dataset, method, metric) -> mean over images and kernels."""
 
@@ -54,7 +55,9 @@ def write_json(means: Means, name: str, options_sha256: str, weights: dict[str, 
 def follows_protocol(dataset: dict, metrics: dict[str, dict], scale: int) -> bool:
     """Whether a published row may stand beside ours: whole set, 21x21 kernels, Y, border of `scale` pixels cropped."""
     whole = "max_images" not in dataset and "max_side" not in dataset and dataset["kernel_size"] == 21
-    return whole and all(opt["crop_border"] == scale and opt.get("test_y_channel") for opt in metrics.values())
+    compared = [metrics[name] for name in ("psnr", "ssim") if name in metrics]
+    on_y = all(opt["crop_border"] == scale and opt.get("test_y_channel") for opt in compared)
+    return whole and bool(compared) and on_y
 
 
 def tables(means: Means, datasets: dict[str, dict], metric_opts: dict[str, dict], scale: int, fmt: str) -> str:
@@ -76,7 +79,7 @@ def tables(means: Means, datasets: dict[str, dict], metric_opts: dict[str, dict]
         for published in published_rows(name, opt["protocol"], scale) if comparable else ():
             values = {"psnr": published.psnr, "ssim": published.ssim}
             rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
-        digits = tuple(".4f" if "ssim" in metric else ".2f" for metric in metrics)
+        digits = tuple(DIGITS.get(metric_opts[metric]["type"], ".2f") for metric in metrics)
         table = tabulate(rows, ["method", *metrics], tablefmt=fmt, floatfmt=("", *digits), missingval="-")
         parts.append(f"{name}, {opt['protocol']}, x{scale}\n\n{table}")
     return "\n\n".join(parts)

@@ -116,7 +116,7 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
         name = value.get("type")
         if name not in names:
             raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
-        checked = model(name).model_validate(value).model_dump()
+        checked = model(name).model_validate(value).model_dump(exclude_none=True)
         if inspect.isclass(find(name)):
             try:
                 with torch.device("meta"):  # costs nothing, and shows values that do not go together
@@ -406,14 +406,14 @@ class StudentTrain(AdversarialTrain):
 
 
 def _metric(**fields: Any) -> Any:
-    names = ("calculate_psnr", "calculate_ssim", "calculate_niqe")
+    names = ("calculate_psnr", "calculate_ssim", "calculate_niqe", "calculate_lpips")
     return _registered("METRIC", *names, skip=("img", "img2", "input_order"), **fields)
 
 
 class Metrics(Section):
-    """What a test measures: metric name to BasicSR metric options."""
+    """What a test measures: metric name to metric options."""
 
-    metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR, by a name of your choice.")
+    metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR and LPIPS, by a name of your choice.")
 
 
 Better = Annotated[Literal["higher", "lower"], Field(description="which of two values is the better one")]
@@ -423,7 +423,7 @@ class Validation(Section):
     """Validation during training."""
 
     metrics: dict[Name, _metric(better=(Better, "higher"))] = Field(
-        description="Metrics of BasicSR, by a name of your choice."
+        description="Metrics of BasicSR and LPIPS, by a name of your choice."
     )
     val_freq: Count = Field(description="iterations")
     save_best: Name | None = Field(

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage.metrics import structural_similarity
 
 from mrda_data import BenchmarkDataset
 from mrda_model.evaluation import Row, bicubic_restorer, evaluate, means, network_restorer
+from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils.errors import UserError
+from mrda_utils.options import parse_yaml
+from tests.metric.test_lpips import alexnet
+from tests.model.conftest import ROOT, stage_options, train
 
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True},
@@ -35,7 +42,7 @@ def test_psnr_and_ssim_equal_an_independent_reference(dataset):
     ssim = structural_similarity(
         sr, gt, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )[1][5:-5, 5:-5].mean()
-    assert values["ssim"] == pytest.approx(ssim, abs=1e-3)
+    assert values["ssim"] == pytest.approx(ssim, abs=1e-6)
 
 
 def test_every_item_method_and_metric_has_a_row(dataset):
@@ -58,6 +65,45 @@ def test_an_image_too_small_for_a_metric_is_named():
     tiny = BenchmarkDataset({**opt, "max_images": 1, "max_side": 16})
     with pytest.raises(UserError, match=r"photos chelsea\.png bicubic: no ssim"):
         next(evaluate({"Bicubic": bicubic_restorer(4)}, tiny, METRICS, torch.device("cpu")))
+    metrics = {"niqe": {"type": "calculate_niqe", "crop_border": 4}}
+    for side in (16, 64, 104):  # no block, none, one
+        dataset = BenchmarkDataset({**opt, "max_images": 1, "max_side": side})
+        with pytest.raises(UserError, match=r"photos chelsea\.png bicubic: no niqe .*too small"):
+            next(evaluate({"Bicubic": bicubic_restorer(4)}, dataset, metrics, torch.device("cpu")))
+
+
+def test_a_test_without_alexnet_reports_its_other_metrics(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    report = run_test_file(tmp_path, {"type": "calculate_lpips", "crop_border": 4})
+    line = "lpips: left out; LPIPS needs AlexNet's weights: put https://"
+    assert line in report
+    assert line in capsys.readouterr().out
+    assert "| method   |   psnr |" in report
+    torch.save(alexnet(), tmp_path / "alexnet.pth")  # relative paths start at the folder of test.py
+    report = run_test_file(tmp_path, {"type": "calculate_lpips", "crop_border": 4, "weights": "alexnet.pth"})
+    assert "| method   |   psnr |   lpips |" in report
+    content = json.loads((tmp_path / "results/test_bicubic/metrics.json").read_text())
+    assert content["weights_sha256"].keys() == {"val.metrics.lpips.weights"}
+
+
+def run_test_file(root, lpips):
+    """Bicubic upsampling of one small photograph, PSNR and LPIPS; return the report."""
+    opt = parse_yaml((ROOT / "options/test_bicubic.yml").read_text(), "x")
+    opt["datasets"] = {"test": {**opt["datasets"]["test_photos"], "max_images": 1, "max_side": 48}}
+    opt["val"]["metrics"] = {"psnr": METRICS["psnr"], "lpips": lpips}
+    (root / "o.yml").write_text(yaml.safe_dump(opt, sort_keys=False))
+    run_test(root, ["-opt", str(root / "o.yml")])
+    return (root / "results/test_bicubic/report.md").read_text()
+
+
+def test_a_training_that_validates_lpips_without_alexnet_ends_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "bicubic"}
+    metrics = {"lpips": {"type": "calculate_lpips", "crop_border": 4}}
+    opt = stage_options("mln_bicubic", tmp_path, datasets__val=val, val={"val_freq": 2, "metrics": metrics})
+    with pytest.raises(UserError, match=r"val\.metrics\.lpips: LPIPS needs AlexNet's weights"):
+        train(opt)
+    assert not (tmp_path / opt["name"]).exists()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -19,6 +19,7 @@ from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils import command_line, pipeline
 from mrda_utils.options import read_options
 from scripts import generate_options_docs as generator
+from tests.metric.test_lpips import alexnet
 from tests.model.conftest import ROOT, STAGES, shrunk, stage_options
 
 # sections of several types: each run takes the next one of each
@@ -42,7 +43,7 @@ VAL_SET = {
     "max_side": 208,  # NIQE needs so many
 }
 PERCEPTUAL = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1.0}, "vgg_weights": "random"}
-METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4} for name in ("psnr", "ssim", "niqe")}
+METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4} for name in ("psnr", "ssim", "niqe", "lpips")}
 
 
 class Recorder(MutableMapping):
@@ -145,6 +146,14 @@ def with_weights(opt: dict, folder) -> dict:
     return opt
 
 
+def with_alexnet(folder) -> dict:
+    """Metrics, LPIPS with random weights."""
+    torch.save(alexnet(), folder / "alexnet.pth")
+    metrics = copy.deepcopy(METRICS)
+    metrics["lpips"]["weights"] = str(folder / "alexnet.pth")
+    return metrics
+
+
 def check(model_type: str, given: set[str], read: set[str]) -> None:
     accepted = {key.name for key in generator.keys(generator.json_schema(), model_type)}
     assert accepted - general(given) == set(), "these keys have no value in this test's runs: give them one"
@@ -156,7 +165,7 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
     run, given, read = record
     opt = stage_options(stage, tmp_path)
     opt["datasets"]["val"] = VAL_SET
-    opt["val"] = {"val_freq": 2, "metrics": METRICS, "save_best": "psnr"}
+    opt["val"] = {"val_freq": 2, "metrics": with_alexnet(tmp_path), "save_best": "psnr"}
     opt["train"].update(total_iter=2, clip_grad_norm=1.0)
     if stage in ("teacher", "student"):
         opt["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
@@ -178,7 +187,7 @@ def test_a_test_reads_every_key(record, tmp_path):
     run, given, read = record
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
     opt["datasets"] = {"test": VAL_SET}
-    opt["val"] = {"metrics": METRICS}
+    opt["val"] = {"metrics": with_alexnet(tmp_path)}
     run(run_test, opt)
     check(opt["model_type"], given, read)
 

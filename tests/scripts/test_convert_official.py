@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,10 @@ from mrda_arch import MLN, MRDANet
 from mrda_model.base_model import build_frozen
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
+from mrda_utils.errors import run
 from mrda_utils.options import read_options
 from mrda_utils.resize import imresize
-from scripts.convert_official import from_official, official_names, to_official
+from scripts.convert_official import from_official, main, official_names, to_official
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN = (0.4488, 0.4371, 0.4040)
@@ -239,19 +238,19 @@ def test_what_their_layout_cannot_hold_is_refused(change, tmp_path):
     assert not (tmp_path / "back.pt").exists()
 
 
-def test_the_command_converts_and_says_what_it_found(tmp_path):
+def test_the_command_converts_and_says_what_it_found(tmp_path, monkeypatch, capsys):
     torch.save(released("teacher", 3, **SMALL), tmp_path / "model.pt")
-    command = [sys.executable, ROOT / "scripts/convert_official.py"]
+    monkeypatch.chdir(tmp_path)
 
     def convert(*arguments):
-        return subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        monkeypatch.setattr("sys.argv", ["convert_official.py", *arguments])
+        run(main)
+        return capsys.readouterr().out
 
-    done = convert("model.pt", "-o", "out.pth")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("out.pth: teacher x3, ")
+    assert convert("model.pt", "-o", "out.pth").startswith("out.pth: teacher x3, ")
     content = checkpoint.load(tmp_path / "out.pth")
     assert content["mrda"] == {"stage": "MRDATeacherModel", "scale": 3, "degradation": None, "iteration": 0}
-    assert convert("out.pth", "-o", "back.pt", "--reverse").returncode == 0
-    done = convert("nowhere.pt", "-o", "new.pth")
-    assert done.returncode == 2
-    assert done.stderr == "error: nowhere.pt: cannot be read (No such file or directory)\n"
+    assert convert("out.pth", "-o", "back.pt", "--reverse").startswith("back.pt: teacher x3, ")
+    with pytest.raises(SystemExit, match="2"):
+        convert("nowhere.pt", "-o", "new.pth")
+    assert capsys.readouterr().err == "error: nowhere.pt: cannot be read (No such file or directory)\n"

@@ -12,8 +12,9 @@ MAY_IMPORT = {
     "mrda_utils": set(),
     "mrda_arch": {"mrda_utils"},
     "mrda_loss": {"mrda_utils"},
+    "mrda_metric": {"mrda_utils"},
     "mrda_data": {"mrda_utils"},
-    "mrda_model": {"mrda_utils", "mrda_arch", "mrda_loss", "mrda_data"},
+    "mrda_model": {"mrda_utils", "mrda_arch", "mrda_loss", "mrda_metric", "mrda_data"},
 }
 
 

@@ -41,6 +41,16 @@ def test_no_published_row_of_another_protocol(dataset, protocol, scale):
     assert published_rows(dataset, protocol, scale) == []
 
 
+def test_metrics_that_were_not_published_change_nothing():
+    metrics = {**METRICS, "lpips": {"type": "calculate_lpips", "crop_border": 0}}
+    means = {**MEANS, ("Set5", "Student", "lpips"): 0.12345}
+    text = tables(means, {"Set5": OPT}, metrics, 4, "github")
+    assert "| Student            |  31.00 | 0.8800 |  0.1235 |" in text
+    assert "| MRDA_S (published) |  31.98 | 0.8872 |  -      |" in text
+    only = {("Set5", "Student", "lpips"): 0.12345}
+    assert "published" not in tables(only, {"Set5": OPT}, {"lpips": metrics["lpips"]}, 4, "github")
+
+
 def test_csv_and_json_hold_every_value(tmp_path):
     rows = [("Set5", "a,b.png", "sigma1.80", "Student", "psnr", 30.123456789)]
     write_csv(rows, ("dataset", "image", "kernel", "method", "metric", "value"), tmp_path / "m.csv")

@@ -1,0 +1,8 @@
+"""Metrics that BasicSR lacks, in its METRIC_REGISTRY."""
+
+from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
+
+# isort: split
+from mrda_metric.lpips import calculate_lpips
+
+__all__ = ["calculate_lpips"]
