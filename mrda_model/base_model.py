@@ -299,7 +299,8 @@ class StageModel(SRModel):
         origin, own = resume_state["mrda"], self.provenance._asdict()
         for key, value in own.items():
             if origin[key] != value:
-                raise checkpoint.CheckpointError(f"{state_path}: {key} is '{origin[key]}', the option file's '{value}'")
+                theirs, ours = checkpoint.different_parts(str(origin[key]), str(value))
+                raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
         weights_path = checkpoint.network_of_state(state_path, "g")
         checkpoint.load_network(self.get_bare_model(self.net_g), weights_path, "params")
         if self.ema_decay > 0:

@@ -79,6 +79,15 @@ class Provenance(NamedTuple):
     """What the weights were trained on; None where nobody wrote it down."""
 
 
+def different_parts(a: str, b: str) -> tuple[str, str]:
+    """Of two lists of options, `name value, name value ...`, what the other lacks."""
+    parts_a, parts_b = (re.split(r", (?=\w+ )", text) for text in (a, b))
+    return (
+        ", ".join(part for part in parts_a if part not in parts_b),
+        ", ".join(part for part in parts_b if part not in parts_a),
+    )
+
+
 def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: int, path: Path) -> None:
     """Write `nets` ({params: net} or {params, params_ema}) in BasicSR's layout, with provenance under `mrda`."""
     content: dict[str, Any] = {
@@ -128,9 +137,8 @@ def load_network(
         if stage is not None and origin["stage"] != stage:
             raise CheckpointError(f"{path}: weights of stage {origin['stage']}, expected {stage}")
         if degradation is not None and origin["degradation"] not in (None, degradation):
-            raise CheckpointError(
-                f"{path}: trained on degradation '{origin['degradation']}', the option file says '{degradation}'"
-            )
+            theirs, ours = different_parts(origin["degradation"], degradation)
+            raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
         if getattr(net, "upscale", origin["scale"]) != origin["scale"]:
             raise CheckpointError(f"{path}: weights for scale {origin['scale']}, the option file says {net.upscale}")
     try:

@@ -266,7 +266,9 @@ def test_a_student_unlike_its_teacher_is_refused(chain, tmp_path, change, messag
 
 def test_a_teacher_of_another_degradation_is_refused(chain, tmp_path):
     opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), degradation__sigma=[0.2, 2.0])
-    with pytest.raises(CheckpointError, match="trained on degradation 'type isotropic, sigma"):
+    with pytest.raises(
+        CheckpointError, match=r"trained on degradation 'sigma \[0.2, 4.0\]', the option file says 'sigma \[0.2, 2.0\]'"
+    ):
         train(opt)
 
 
