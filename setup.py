@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["mrda_*"]),
+    package_data={"mrda_data": ["protocols.yml"]},
     install_requires=[
         "basicsr==1.4.2",
         "filelock",

@@ -5,5 +5,6 @@ from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported 
 # isort: split
 from mrda_data.benchmark_dataset import BenchmarkDataset
 from mrda_data.gt_dataset import GTDataset
+from mrda_data.lq_dataset import LQDataset
 
-__all__ = ["BenchmarkDataset", "GTDataset"]
+__all__ = ["BenchmarkDataset", "GTDataset", "LQDataset"]

@@ -1,34 +1,115 @@
-"""Named lists of test tasks (Gu et al., IKC, CVPR 2019, for Gaussian8)."""
+"""Test protocols: named lists of kernels and noise levels, from protocols.yml."""
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from annotated_types import Ge, Len
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
+
 from mrda_data.degradation import Task
-
-GAUSSIAN8_WIDTHS = {
-    2: (0.80, 1.60),
-    3: (1.35, 2.40),
-    4: (1.80, 3.20),
-}  # pixels; eight evenly spaced, both ends included
+from mrda_utils.options import OptionError, parse_yaml
+from mrda_utils.schema import Section
 
 
-def _isotropic(sigma: float) -> Task:
-    return {"sigma_x": sigma, "sigma_y": sigma, "theta": 0.0, "noise_sigma_255": 0.0}
+class Kernel(NamedTuple):
+    """A Gaussian kernel; both standard deviations are 0 for no blur."""
+
+    sigma_x: float
+    sigma_y: float
+    angle: float
+    """Degrees."""
 
 
-def protocol_tasks(protocol: str, scale: int) -> list[Task]:
-    """Return the tasks of `bicubic` (no blur) or `gaussian8` (eight isotropic 21x21 kernels) at this scale."""
-    if protocol == "bicubic":
-        return [_isotropic(0.0)]
-    low, high = GAUSSIAN8_WIDTHS[scale]
-    return [_isotropic(round(low + (high - low) * i / 7, 6)) for i in range(8)]
+def _kernel(value: Any) -> Kernel:
+    values = value if isinstance(value, list) else [value, value, 0]
+    if len(values) != 3 or not all(isinstance(number, int | float) for number in values):
+        raise ValueError(f"{value!r} is neither a width nor [sigma_x, sigma_y, angle]")
+    if min(values[:2]) < 0 or (isinstance(value, list) and 0 in value[:2]):
+        raise ValueError(f"{value!r}: standard deviations are positive; a width may be 0, for no blur")
+    return Kernel(*map(float, values))
 
 
-def task_label(task: Task) -> str:
-    """Short name of a task for tables and file names, for example `sigma2.40`."""
-    if task["sigma_x"] == 0:
-        label = "bicubic"
-    elif task["sigma_x"] == task["sigma_y"]:
-        label = f"sigma{task['sigma_x']:.2f}"
-    else:
-        label = f"sigma{task['sigma_x']:.2f}x{task['sigma_y']:.2f}_theta{task['theta']:.2f}"
-    return label + (f"_noise{task['noise_sigma_255']:g}" if task["noise_sigma_255"] else "")
+def _is_isotropic(kernels: list[Kernel]) -> bool:
+    return all(kernel.sigma_x == kernel.sigma_y for kernel in kernels)
+
+
+def _nameable(kernels: list[Kernel]) -> list[Kernel]:
+    if _is_isotropic(kernels):
+        _distinct([round(kernel.sigma_x, 2) for kernel in kernels])  # as labels write it
+    return kernels
+
+
+def _of_each_scale(kernels: Any) -> Any:
+    return dict.fromkeys((2, 3, 4), kernels) if isinstance(kernels, list) else kernels
+
+
+def _distinct(values: list[float]) -> list[float]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values}: one stands twice")
+    return values
+
+
+Levels = Annotated[list[Annotated[float, Ge(0)]], Len(1), AfterValidator(_distinct)]
+Kernels = Annotated[list[Annotated[Kernel, PlainValidator(_kernel)]], Len(1), AfterValidator(_nameable)]
+
+
+class Protocol(Section):
+    """One entry of protocols.yml, which says what the keys mean."""
+
+    source: str
+    note: str = ""
+    table: Literal["means", "kernels"] = "means"
+    noise_sigma_255: Levels = Field([0.0])
+    kernels: Annotated[dict[Literal[2, 3, 4], Kernels], BeforeValidator(_of_each_scale)]
+
+
+class Case(NamedTuple):
+    """One degradation of a protocol."""
+
+    label: str
+    """Of kernel and noise, for files and rows; no two of a protocol have the same."""
+    kernel: str
+    """Of the kernel alone."""
+    task: Task
+
+
+def read_protocols(path: Path) -> dict[str, Protocol]:
+    """Read a file like protocols.yml.
+
+    Raises:
+        OptionError: a mistake in it, named.
+    """
+    try:
+        return TypeAdapter(dict[str, Protocol]).validate_python(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OptionError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+PROTOCOLS = read_protocols(Path(__file__).with_name("protocols.yml"))
+
+
+def protocol_cases(protocol: str, scale: int) -> list[Case]:
+    """Every kernel of a protocol at each of its noise levels, one level after the other.
+
+    Raises:
+        OptionError: the protocol has no kernels for this scale.
+    """
+    kernels = PROTOCOLS[protocol].kernels.get(scale)
+    if kernels is None:
+        raise OptionError(f"protocol: {protocol!r} has no kernels for scale {scale}")
+    cases = []
+    for level in PROTOCOLS[protocol].noise_sigma_255:
+        for number, (sigma_x, sigma_y, angle) in enumerate(kernels, 1):
+            if _is_isotropic(kernels):
+                name = f"sigma{sigma_x:.2f}" if sigma_x else "bicubic"
+            else:  # numbered: a list may hold a kernel twice
+                name = f"{number}_{sigma_x:g}x{sigma_y:g}_{angle:g}deg"
+            theta = math.radians(angle)
+            task = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "noise_sigma_255": level}
+            cases.append(Case(name + (f"_noise{level:g}" if level else ""), name, task))
+    return cases

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from statistics import fmean
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -23,8 +26,8 @@ from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
-Restorer = Callable[[Tensor, Tensor], Tensor]
-"""(lq, gt) -> sr, each (1, 3, H, W) RGB in [0, 1]; only an oracle looks at gt."""
+Restorer = Callable[[Tensor, Tensor | None], Tensor]
+"""(lq, gt) -> sr, each (1, 3, H, W) RGB in [0, 1]; only an oracle looks at gt, others may be given None."""
 
 
 def bicubic_restorer(scale: int) -> Restorer:
@@ -63,12 +66,12 @@ class Row(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Item `index` of a test set as every method restored it, 8-bit BGR (H, W, 3); `lq` and `gt` likewise."""
+    """Item `index` of a test set as every method restored it, 8-bit BGR (H, W, 3); `lq` and, if any, `gt` likewise."""
 
     index: int
     item: dict
     lq: np.ndarray
-    gt: np.ndarray
+    gt: np.ndarray | None
     sr: dict[str, np.ndarray]
     rows: list[Row]
 
@@ -77,6 +80,11 @@ def _to_image(tensor: Tensor, what: str) -> np.ndarray:
     if not torch.isfinite(tensor).all():
         raise UserError(f"{what}: the output is not finite; the training diverged, take earlier weights")
     return tensor2img(tensor.clone())  # a clone: tensor2img clips its argument in place
+
+
+def needs_ground_truth(metric_opt: dict) -> bool:
+    """Whether a metric of BasicSR's registry compares with a second image."""
+    return "img2" in inspect.signature(METRIC_REGISTRY.get(metric_opt["type"])).parameters
 
 
 def missing_weights(metrics: dict[str, dict]) -> dict[str, str]:
@@ -115,12 +123,12 @@ def evaluate(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Restored]:
-    """Restore items of a BenchmarkDataset by every method and measure them, image by image.
+    """Restore items of a test set by every method and measure them, image by image.
 
     Args:
-        restorers: method name to restorer.
-        dataset: a BenchmarkDataset.
-        metrics: metric name to BasicSR metric options.
+        restorers: method name to restorer; without an oracle for a LQDataset.
+        dataset: a BenchmarkDataset or a LQDataset.
+        metrics: metric name to metric options; without those that need ground truth for a LQDataset.
         device: where the restorers compute.
         rank: this process, which takes every `world_size`-th item.
         world_size: number of processes that share the work; `gather_rows` brings theirs together.
@@ -131,14 +139,16 @@ def evaluate(
     own = range(rank, len(dataset), world_size)
     for index in tqdm(own, dataset.opt["name"], disable=None if rank == 0 else True, leave=False):
         item = dataset[index]
-        lq, gt = item["lq"][None].to(device), item["gt"][None].to(device)
+        lq = item["lq"][None].to(device)
+        gt = item["gt"][None].to(device) if "gt" in item else None
         where = dataset.opt["name"], item["lq_path"], item["kernel"]
-        gt_image = _to_image(gt, "ground truth")
+        gt_image = _to_image(gt, "ground truth") if gt is not None else None
+        reference = {"img2": gt_image} if gt is not None else {}
         images, rows = {}, []
         for method, restore in restorers.items():
             images[method] = _to_image(restore(lq, gt), f"{method} on {' '.join(where)}")
             for metric, opt in metrics.items():
-                value = _measure(metric, opt, {"img": images[method], "img2": gt_image}, " ".join(where))
+                value = _measure(metric, opt, {"img": images[method], **reference}, " ".join(where))
                 rows.append(Row(*where, method, metric, value))
         yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows)
 
@@ -149,9 +159,15 @@ def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:
     return [row for _, rows in sorted(everyone) for row in rows]
 
 
-def means(rows: list[Row]) -> dict[tuple[str, str, str], float]:
-    """Mean over images and kernels for each (dataset, method, metric)."""
+def means(rows: list[Row], *by: str) -> dict[tuple[str, ...], float]:
+    """Mean value of the rows that agree in the columns `by`, by default over images and kernels.
+
+    Args:
+        rows: what was measured.
+        by: names of `Row`'s columns; dataset, method and metric where none is given.
+    """
     values = defaultdict(list)
+    key = attrgetter(*(by or ("dataset", "method", "metric")))
     for row in rows:
-        values[row.dataset, row.method, row.metric].append(row.value)
-    return {key: fmean(group) for key, group in values.items()}
+        values[key(row)].append(row.value)
+    return {group: fmean(own) for group, own in values.items()}

@@ -18,6 +18,7 @@ class MRDATestModel(BaseModel):
         super().__init__(opt)
         path = opt["path"]
         self.restorers: dict[str, Restorer] = {"Bicubic": bicubic_restorer(opt["scale"])}
+        self.oracles: set[str] = set()  # of the restorers, those that need the ground truth
         if "network_g" in opt:
             student = build_frozen(opt["network_g"], path["pretrain_network_g"], "MRDAStudentModel", self.device)
             self.restorers["Student"] = network_restorer(student)
@@ -25,3 +26,4 @@ class MRDATestModel(BaseModel):
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
             self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
+            self.oracles.add("Teacher (oracle)")

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from basicsr.data import build_dataset
 from basicsr.models import build_model
+from torch.utils.data import Dataset
 
-from mrda_data.degradation.kernels import gaussian_kernel
+from mrda_data import BenchmarkDataset, LQDataset
+from mrda_data.degradation.kernels import task_kernel
+from mrda_data.lr_set import write_lr_set
+from mrda_data.protocols import PROTOCOLS
 from mrda_metric.lpips import alexnet_file
-from mrda_model.evaluation import Restored, Row, evaluate, gather_rows, means, missing_weights
+from mrda_model.evaluation import (
+    Restored,
+    Restorer,
+    Row,
+    evaluate,
+    gather_rows,
+    means,
+    missing_weights,
+    needs_ground_truth,
+)
+from mrda_model.test_model import MRDATestModel
 from mrda_utils import report
 from mrda_utils.command_line import Run, parse
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
+from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError
 
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
     "could be used on a photograph."
 )
-MEAN_NOTE = "Means over images and kernels; PSNR in dB; Y is that of BT.601, 16-235. Metrics: "
+MEAN_NOTE = (
+    "Means over images, and over kernels where they have no column each; PSNR in dB; Y is that of BT.601, 16-235. "
+    "Metrics: "
+)
 
 
 def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
@@ -44,31 +63,35 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
 def _test(run: Run) -> None:
     opt = run.opt
     folder = Path(opt["path"]["run"])
-    datasets, missing = {}, []
+    metrics = opt["val"]["metrics"]
+    datasets, left_out = {}, []
     for dataset_opt in opt["datasets"].values():
-        images = dataset_opt["dataroot_gt"]
+        kind, key = ("HR", "dataroot_gt") if "dataroot_gt" in dataset_opt else ("LR", "dataroot_lq")
+        images = dataset_opt[key]
         if images.startswith("bundled:") or Path(images).is_dir():
             datasets[dataset_opt["name"]] = dataset_opt
         else:
-            missing.append(f"{dataset_opt['name']}: left out; put its HR images into {images}")
+            left_out.append(f"{dataset_opt['name']}: left out; put its {kind} images into {images}")
     if not datasets:
-        raise OptionError("\n  ".join(["datasets: none of them is there:", *missing]))
-    metrics = opt["val"]["metrics"]
+        raise OptionError("\n  ".join(["datasets: none of them is there:", *left_out]))
     for name, reason in missing_weights(metrics).items():
         del metrics[name]
-        missing.append(f"{name}: left out; {reason}")
+        left_out.append(f"{name}: left out; {reason}")
+    datasets = {name: build_dataset(dataset_opt) for name, dataset_opt in datasets.items()}
+    if run.save_lr:
+        on_rank_0(lambda: _save_lr(datasets, run.save_lr))
+    model = build_model(opt)
+    parts = {name: _applicable(name, dataset, model, metrics, left_out) for name, dataset in datasets.items()}
     rank, world_size = run.process.rank, run.process.world_size
     if rank == 0:
-        print(*missing, sep="\n", end="\n" if missing else "")  # noqa: T201
-    datasets = {name: build_dataset(dataset_opt) for name, dataset_opt in datasets.items()}
-    model = build_model(opt)
+        print(*left_out, sep="\n", end="\n" if left_out else "")  # noqa: T201
     # pictures of an earlier test of this name
     on_rank_0(lambda: shutil.rmtree(folder / "panels", ignore_errors=True))
     rows, panels = [], []
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
         own, own_panels = [], []
-        for restored in evaluate(model.restorers, dataset, metrics, model.device, rank, world_size):
+        for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
             own.append((restored.index, restored.rows))
             if restored.index in shown:
                 path = _save_panel(restored, dataset.opt, folder / "panels" / name)
@@ -76,37 +99,77 @@ def _test(run: Run) -> None:
         rows += gather_rows(own)
         panels += [path for _, path in sorted(entry for part in gather(own_panels) for entry in part)]
     if rank == 0:
-        _write(run, rows, panels, {name: dataset.opt for name, dataset in datasets.items()}, missing)
+        _write(run, rows, panels, datasets, left_out)
+
+
+def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
+    """Write the LR set of each data set that has one."""
+    targets = {folder / name: dataset for name, dataset in datasets.items() if isinstance(dataset, BenchmarkDataset)}
+    for target in targets:  # all of them, before anything is written
+        if target.exists():
+            raise UserError(f"--save_lr: {target} exists; delete it or choose another folder")
+    for target, dataset in targets.items():
+        write_lr_set(dataset, target)
+        print(f"LR images: {target}")  # noqa: T201
+
+
+class _Part(NamedTuple):
+    """What one data set is tested by."""
+
+    restorers: dict[str, Restorer]
+    metrics: dict[str, dict]
+
+
+def _applicable(name: str, dataset: Dataset, model: MRDATestModel, metrics: dict[str, dict], left_out: list) -> _Part:
+    """All methods and metrics; without ground truth those that do not need it, and a line in `left_out`."""
+    if not isinstance(dataset, LQDataset):
+        return _Part(model.restorers, metrics)
+    compared = {metric for metric, opt in metrics.items() if needs_ground_truth(opt)}
+    if model.oracles or compared:
+        left_out.append(f"{name}: has no ground truth, so without {', '.join([*model.oracles, *sorted(compared)])}")
+    return _Part(
+        {method: restore for method, restore in model.restorers.items() if method not in model.oracles},
+        {metric: opt for metric, opt in metrics.items() if metric not in compared},
+    )
 
 
 def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) -> Path:
-    """Central crop of LR, every method and the ground truth, with the kernel."""
+    """Central crop of LR and every method, and where they are known ground truth and kernel."""
     item, scale = restored.item, opt["scale"]
-    height, width = (min(side, length) for length in restored.gt.shape[:2])
-    top, left = (
-        (length - part) // 2 // scale * scale
-        for length, part in zip(restored.gt.shape[:2], (height, width), strict=True)
-    )
+    shape = [scale * length for length in restored.lq.shape[:2]]
+    height, width = (min(side, length) for length in shape)
+    top, left = ((length - part) // 2 // scale * scale for length, part in zip(shape, (height, width), strict=True))
 
     def crop(image, factor=1):
         return image[top // factor : (top + height) // factor, left // factor : (left + width) // factor]
 
     values = {row.method: row.value for row in restored.rows if row.metric == "psnr"}
     titled = {f"{m} {values[m]:.2f} dB" if m in values else m: crop(image) for m, image in restored.sr.items()}
-    task = item["task"]
-    sigma_x, sigma_y = (task[key] or 1e-3 for key in ("sigma_x", "sigma_y"))
-    kernel = gaussian_kernel(sigma_x, sigma_y, task["theta"], opt["kernel_size"]).numpy()
-    picture = report.panel({"LR": crop(restored.lq, scale), **titled, "GT": crop(restored.gt)}, kernel)
+    gt = {"GT": crop(restored.gt)} if restored.gt is not None else {}
+    kernel = task_kernel(item["task"], opt["kernel_size"]).numpy() if "task" in item else None
+    picture = report.panel({"LR": crop(restored.lq, scale), **titled, **gt}, kernel)
     path = folder / f"{Path(item['lq_path']).with_suffix('').as_posix().replace('/', '_')}_{item['kernel']}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     return path
 
 
-def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, dict], missing: list[str]) -> None:
+def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, report.KernelTable]:
+    """What the report shows kernel by kernel: the data sets whose protocol says so."""
+    tables = {}
+    for name, dataset in datasets.items():
+        protocol = PROTOCOLS.get(dataset.opt.get("protocol"))
+        if protocol and protocol.table == "kernels":
+            cases = [(case.label, case.kernel, case.task["noise_sigma_255"]) for case in dataset.cases]
+            values = means([row for row in rows if row.dataset == name], "method", "metric", "kernel")
+            tables[name] = report.KernelTable(cases, values, protocol.note)
+    return tables
+
+
+def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, Dataset], left_out: list[str]) -> None:
     opt, folder = run.opt, Path(run.opt["path"]["run"])
     folder.mkdir(parents=True, exist_ok=True)
-    measured = means(rows)
+    measured, by_kernel = means(rows), _kernel_tables(rows, datasets)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
     metrics = opt["val"]["metrics"]
     for name, kind in metrics.items():
@@ -115,13 +178,15 @@ def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, di
     notes = [
         MEAN_NOTE + "; ".join(f"{name} {kind}" for name, kind in metrics.items()),
         *([ORACLE_NOTE] if "network_t" in opt else []),
-        *missing,
+        *left_out,
     ]
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
     report.write_json(measured, opt["name"], run.options_sha256, weights, folder / "metrics.json")
-    report.write_markdown(
-        report.tables(measured, datasets, metrics, opt["scale"], "github"), notes, panels, folder / "report.md"
+    dataset_opts = {name: dataset.opt for name, dataset in datasets.items()}
+    markdown, plain = (
+        report.tables(measured, dataset_opts, metrics, opt["scale"], fmt, by_kernel) for fmt in ("github", "simple")
     )
+    report.write_markdown(markdown, notes, panels, folder / "report.md")
     (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
-    print(f"\n{report.tables(measured, datasets, metrics, opt['scale'], 'simple')}\n")  # noqa: T201
+    print(f"\n{plain}\n")  # noqa: T201
     print(f"report:   {folder / 'report.md'}\npictures: {folder / 'panels'}")  # noqa: T201

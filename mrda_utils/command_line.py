@@ -29,6 +29,8 @@ class Run(NamedTuple):
     auto_resume: bool
     option_text: str
     """The option file as read, under a header with date and command."""
+    save_lr: Path | None = None
+    """Where a test also writes its LR images."""
 
 
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
@@ -42,6 +44,10 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     )
     if is_train:
         parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+    else:
+        parser.add_argument(
+            "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder for each data set"
+        )
     parser.add_argument("--debug", action="store_true", help="prefix the name by debug_, log every iteration")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # LOCAL_RANK is what counts
     parser.add_argument(
@@ -51,7 +57,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change options, for example train:total_iter=10",
     )
-    parser.set_defaults(auto_resume=False)
+    parser.set_defaults(auto_resume=False, save_lr=None)
     return parser.parse_args(argv)
 
 
@@ -90,7 +96,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
             dataset["manual_seed"] = opt["manual_seed"]
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
-    return Run(opt, digest, process, args.auto_resume, header + text)
+    return Run(opt, digest, process, args.auto_resume, header + text, args.save_lr)
 
 
 def _debug(opt: dict) -> None:
@@ -109,8 +115,9 @@ def _resolve_paths(opt: dict, root: Path) -> None:
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
-        if not dataset["dataroot_gt"].startswith("bundled:"):
-            dataset["dataroot_gt"] = str(root / expanduser(dataset["dataroot_gt"]))
+        for key in ("dataroot_gt", "dataroot_lq"):
+            if key in dataset and not dataset[key].startswith("bundled:"):
+                dataset[key] = str(root / expanduser(dataset[key]))
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 

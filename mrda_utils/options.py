@@ -69,6 +69,7 @@ def _where(location: tuple[int | str, ...]) -> str:
         "realesrgan",
         "GTDataset",
         "BenchmarkDataset",
+        "LQDataset",
         "MultiStepLR",
         "CosineAnnealingLR",
         "[key]",

@@ -8,7 +8,11 @@ import platform
 from collections.abc import Iterable
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from mrda_utils import __version__
-from mrda_utils.published import published_rows
+from mrda_utils.published import published_cases, published_rows
 
 DIGITS = {"calculate_ssim": ".4f", "calculate_lpips": ".4f"}  # of the others two
 Means = dict[tuple[str, str, str], float]
@@ -54,14 +58,32 @@ def write_json(means: Means, name: str, options_sha256: str, weights: dict[str, 
 
 def follows_protocol(dataset: dict, metrics: dict[str, dict], scale: int) -> bool:
     """Whether a published row may stand beside ours: whole set, 21x21 kernels, Y, border of `scale` pixels cropped."""
-    whole = "max_images" not in dataset and "max_side" not in dataset and dataset["kernel_size"] == 21
+    whole = "max_images" not in dataset and "max_side" not in dataset and dataset.get("kernel_size") == 21
     compared = [metrics[name] for name in ("psnr", "ssim") if name in metrics]
     on_y = all(opt["crop_border"] == scale and opt.get("test_y_channel") for opt in compared)
     return whole and bool(compared) and on_y
 
 
-def tables(means: Means, datasets: dict[str, dict], metric_opts: dict[str, dict], scale: int, fmt: str) -> str:
-    """One table a data set: our methods, then published ones where the protocol matches.
+class KernelTable(NamedTuple):
+    """One data set, case by case: kernels at noise levels."""
+
+    cases: list[tuple[str, str, float]]
+    """Label, kernel and noise level (0-255) of each case, one level after the other."""
+    values: dict[tuple[str, ...], float]
+    """(method, metric, label) -> mean over images."""
+    note: str = ""
+    """What a reader must know about the kernels."""
+
+
+def tables(
+    means: Means,
+    datasets: dict[str, dict],
+    metric_opts: dict[str, dict],
+    scale: int,
+    fmt: str,
+    by_kernel: dict[str, KernelTable] | None = None,
+) -> str:
+    """One table a data set, or one a metric: our methods, then published ones where the protocol matches.
 
     Args:
         means: see `Means`.
@@ -69,20 +91,54 @@ def tables(means: Means, datasets: dict[str, dict], metric_opts: dict[str, dict]
         metric_opts: options of each metric by its name.
         scale: upscaling factor.
         fmt: a format of `tabulate`.
+        by_kernel: data sets that are to have a column a kernel.
     """
     parts = []
     for name, opt in datasets.items():
         metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
-        rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
+        title = f"{name}, {opt.get('protocol', 'own LR images')}, x{scale}"
         comparable = follows_protocol(opt, metric_opts, scale)
-        for published in published_rows(name, opt["protocol"], scale) if comparable else ():
-            values = {"psnr": published.psnr, "ssim": published.ssim}
-            rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
-        digits = tuple(DIGITS.get(metric_opts[metric]["type"], ".2f") for metric in metrics)
-        table = tabulate(rows, ["method", *metrics], tablefmt=fmt, floatfmt=("", *digits), missingval="-")
-        parts.append(f"{name}, {opt['protocol']}, x{scale}\n\n{table}")
+        digits = {metric: DIGITS.get(metric_opts[metric]["type"], ".2f") for metric in metrics}
+        if by_kernel and name in by_kernel:
+            table = by_kernel[name]
+            note = f"\n\n{opt['protocol']}: {table.note}" if table.note else ""
+            kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
+            for metric in metrics:
+                rows = _kernel_rows(table, methods, metric)
+                if comparable and metric == "psnr":
+                    rows += _published_kernel_rows(table, published_cases(name, opt["protocol"], scale))
+                floats = ("", "g", *[digits[metric]] * (len(kernels) + 1))
+                text = tabulate(rows, ["method", "noise", *kernels, "mean"], tablefmt=fmt, floatfmt=floats)
+                parts.append(f"{title}, {metric}{note}\n\n{text}")
+        elif metrics:
+            rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
+            for published in published_rows(name, opt["protocol"], scale) if comparable else ():
+                values = {"psnr": published.psnr, "ssim": published.ssim}
+                rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
+            floats = ("", *digits.values())
+            table = tabulate(rows, ["method", *metrics], tablefmt=fmt, floatfmt=floats, missingval="-")
+            parts.append(f"{title}\n\n{table}")
     return "\n\n".join(parts)
+
+
+def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[list]:
+    """A row a method and noise level: the value of each kernel, and their mean."""
+    rows = []
+    for method in methods:
+        for level, cases in groupby(table.cases, key=itemgetter(2)):
+            values = [table.values[method, metric, label] for label, _, _ in cases]
+            rows.append([method, level, *values, fmean(values)])
+    return rows
+
+
+def _published_kernel_rows(table: KernelTable, published: dict[str, tuple[float, ...]]) -> list[list]:
+    values = {
+        (f"{method} (published)", "psnr", label): value
+        for method, row in published.items()
+        for (label, _, _), value in zip(table.cases, row, strict=True)
+    }
+    return _kernel_rows(table._replace(values=values), [f"{method} (published)" for method in published], "psnr")
 
 
 def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:
@@ -91,12 +147,12 @@ def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) 
     path.write_text("\n\n".join([f"# {path.parent.name}", text, *notes, *pictures]) + "\n", encoding="utf-8")
 
 
-def panel(pictures: dict[str, np.ndarray], kernel: np.ndarray, height: int = 256) -> Image.Image:
-    """Pictures side by side under their names, the blur kernel in a corner of the first.
+def panel(pictures: dict[str, np.ndarray], kernel: np.ndarray | None, height: int = 256) -> Image.Image:
+    """Pictures side by side under their names, the blur kernel, if any, in a corner of the first.
 
     Args:
         pictures: name to (H, W, 3) uint8 BGR; each is brought to the same height, enlarged without smoothing.
-        kernel: (k, k) blur kernel.
+        kernel: (k, k) blur kernel, or None.
         height: of the pictures, pixels.
     """
     font, header, gap = ImageFont.load_default(14), 22, 4
@@ -105,8 +161,9 @@ def panel(pictures: dict[str, np.ndarray], kernel: np.ndarray, height: int = 256
         width = round(image.shape[1] * height / image.shape[0])
         method = cv2.INTER_NEAREST if image.shape[0] <= height else cv2.INTER_AREA
         shown.append(Image.fromarray(cv2.resize(image, (width, height), interpolation=method)[..., ::-1]))
-    inset = Image.fromarray((255 * kernel / kernel.max()).astype(np.uint8)).resize((63, 63), Image.Resampling.NEAREST)
-    shown[0].paste(inset.convert("RGB"), (0, height - 63))
+    if kernel is not None:
+        inset = Image.fromarray((255 * kernel / kernel.max()).astype(np.uint8))
+        shown[0].paste(inset.resize((63, 63), Image.Resampling.NEAREST).convert("RGB"), (0, height - 63))
     canvas = Image.new("RGB", (sum(image.width + gap for image in shown) - gap, height + header), "white")
     draw, left = ImageDraw.Draw(canvas), 0
     for name, image in zip(pictures, shown, strict=True):

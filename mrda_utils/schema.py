@@ -266,10 +266,23 @@ class BenchmarkSet(Section):
     name: Name = Field(description="for log, tables and folders")
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
-    protocol: Literal["gaussian8", "bicubic"] = Field(description="eight isotropic 21x21 kernels, or no blur")
+    dataroot_lq: str | None = Field(None, description="LR set to read instead of degrading, from test.py --save_lr")
+    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda"] = Field(
+        description="list of kernels and noise levels, see mrda_data/protocols.yml"
+    )
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")
     max_side: Count | None = Field(None, description="crop images to this many pixels around the centre")
+
+
+class LQSet(Section):
+    """Own LR images; without ground truth there are neither oracles nor metrics that compare."""
+
+    name: Name = Field(description="for log, tables and folders")
+    type: Literal["LQDataset"] = Field(description="kind of data set")
+    dataroot_lq: DataRoot = Field(description="folder of LR images, or bundled:test")
+    max_images: Count | None = Field(None, description="use the first images only")
+    max_side: Count | None = Field(None, description="crop LR images to this many pixels around the centre")
 
 
 class Adaptation(Section):
@@ -634,9 +647,10 @@ class TestOptions(Options):
     """A test."""
 
     model_type: Literal["MRDATestModel"] = Field(description="chooses the test")
-    datasets: dict[Annotated[str, Field(pattern=r"^test(_\w+)?$")], BenchmarkSet] = Field(
-        description="`test`, `test_...`; a set whose folder is not there is left out."
-    )
+    datasets: dict[
+        Annotated[str, Field(pattern=r"^test(_\w+)?$")],
+        Annotated[BenchmarkSet | LQSet, Field(discriminator="type")],
+    ] = Field(description="`test`, `test_...`; a set whose folder is not there is left out.")
     network_g: MrdaNet | None = Field(None, description="Student.")
     network_t: MrdaNet | None = Field(None, description="Teacher, an oracle.")
     network_mln: Mln | None = Field(None, description="Of the teacher.")

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mrda_data.degradation.base import Task
+
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_size: int = 21) -> Tensor:
     """Sampled Gaussian density with covariance R(theta) diag(sigma_x^2, sigma_y^2) R(theta)^T, normalised to sum 1.
@@ -31,6 +33,12 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_s
     across = -math.sin(theta) * x + math.cos(theta) * y
     kernel = torch.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2))
     return kernel / kernel.sum()
+
+
+def task_kernel(task: Task, kernel_size: int = 21) -> Tensor:
+    """Kernel of a classic task (`classic_degrade`), a single 1 where it has no blur; for pictures."""
+    sigma_x, sigma_y = (task[key] or 1e-3 for key in ("sigma_x", "sigma_y"))
+    return gaussian_kernel(sigma_x, sigma_y, task["theta"], kernel_size)
 
 
 def blur(image: Tensor, kernel: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from mrda_data import BenchmarkDataset, GTDataset
 from mrda_data.images import ImageError
-from mrda_data.protocols import protocol_tasks
+from mrda_data.protocols import protocol_cases
 from mrda_data.sources import BUNDLED, BundledSource, FolderSource, check_source
 from mrda_utils.sampler import StepSampler
 
@@ -152,7 +152,7 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 
 @pytest.mark.parametrize(("scale", "low", "high"), [(2, 0.8, 1.6), (3, 1.35, 2.4), (4, 1.8, 3.2)])
 def test_gaussian8_widths(scale, low, high):
-    tasks = protocol_tasks("gaussian8", scale)
+    tasks = [case.task for case in protocol_cases("gaussian8", scale)]
     np.testing.assert_allclose([task["sigma_x"] for task in tasks], np.linspace(low, high, 8), atol=1e-6)
     assert all(task["sigma_x"] == task["sigma_y"] and task["noise_sigma_255"] == 0 for task in tasks)
 

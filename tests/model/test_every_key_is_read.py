@@ -14,6 +14,8 @@ import yaml
 from basicsr.archs import build_network
 
 import mrda_loss  # noqa: F401
+from mrda_data import BenchmarkDataset
+from mrda_data.lr_set import write_lr_set
 from mrda_model import base_model, idr_target
 from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils import command_line, pipeline
@@ -43,6 +45,13 @@ VAL_SET = {
     "max_side": 208,  # NIQE needs so many
 }
 PERCEPTUAL = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1.0}, "vgg_weights": "random"}
+LQ_SET = {
+    "name": "Own",
+    "type": "LQDataset",
+    "dataroot_lq": "bundled:test",
+    "max_images": 1,
+    "max_side": 52,  # times the scale, the same
+}
 METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4} for name in ("psnr", "ssim", "niqe", "lpips")}
 
 
@@ -146,6 +155,12 @@ def with_weights(opt: dict, folder) -> dict:
     return opt
 
 
+def with_lr_set(folder) -> dict:
+    """The validation set, its LR images in a folder."""
+    write_lr_set(BenchmarkDataset({**VAL_SET, "scale": 4, "kernel_size": 21}), folder / "lr")
+    return {**VAL_SET, "dataroot_lq": str(folder / "lr")}
+
+
 def with_alexnet(folder) -> dict:
     """Metrics, LPIPS with random weights."""
     torch.save(alexnet(), folder / "alexnet.pth")
@@ -164,7 +179,7 @@ def check(model_type: str, given: set[str], read: set[str]) -> None:
 def test_a_stage_reads_every_key(stage, record, tmp_path):
     run, given, read = record
     opt = stage_options(stage, tmp_path)
-    opt["datasets"]["val"] = VAL_SET
+    opt["datasets"]["val"] = with_lr_set(tmp_path)
     opt["val"] = {"val_freq": 2, "metrics": with_alexnet(tmp_path), "save_best": "psnr"}
     opt["train"].update(total_iter=2, clip_grad_norm=1.0)
     if stage in ("teacher", "student"):
@@ -186,7 +201,7 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
 def test_a_test_reads_every_key(record, tmp_path):
     run, given, read = record
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
-    opt["datasets"] = {"test": VAL_SET}
+    opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET}
     opt["val"] = {"metrics": with_alexnet(tmp_path)}
     run(run_test, opt)
     check(opt["model_type"], given, read)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from mrda_utils.published import published_rows
-from mrda_utils.report import panel, tables, write_csv, write_json
+from mrda_utils.published import published_cases, published_rows
+from mrda_utils.report import KernelTable, panel, tables, write_csv, write_json
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
 
@@ -51,6 +51,69 @@ def test_metrics_that_were_not_published_change_nothing():
     assert "published" not in tables(only, {"Set5": OPT}, {"lpips": metrics["lpips"]}, 4, "github")
 
 
+def test_a_variant_of_a_benchmark_has_its_published_rows():
+    assert published_rows("Set5_mine", "gaussian8", 4) == published_rows("Set5", "gaussian8", 4) != []
+
+
+CASES = [(f"{k}_n{noise}", str(k), noise) for noise in (0.0, 10.0, 20.0) for k in range(1, 10)]
+VALUES = {("Student", m, label): 20.0 + i for m in ("psnr", "ssim") for i, (label, _, _) in enumerate(CASES)}
+
+
+def kernel_tables(name, protocol, cases=CASES, note=""):
+    """Lines of the tables of one data set, by their first cell and noise level."""
+    means = {(name, "Student", metric): 1.0 for metric in ("psnr", "ssim")}
+    opts = {name: {**OPT, "protocol": protocol}}
+    text = tables(means, opts, METRICS, 4, "github", {name: KernelTable(cases, VALUES, note)})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return text, {(row[0], row[1]): row[2:] for row in rows}
+
+
+def test_kernels_are_columns_and_noise_levels_rows_under_the_note():
+    text, _ = kernel_tables("X", "aniso9_mrda", note="an estimate")
+    psnr, ssim = text.split("X, aniso9_mrda, x4, ssim")
+    assert psnr.startswith("X, aniso9_mrda, x4, psnr\n\naniso9_mrda: an estimate\n\n| method")
+    assert ssim.startswith("\n\naniso9_mrda: an estimate\n\n| method")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in psnr.splitlines() if line[:1] == "|"]
+    assert rows[0] == ["method", "noise", *"123456789", "mean"]
+    assert rows[2] == ["Student", "0", *(f"{v}.00" for v in range(20, 29)), "24.00"]
+    assert rows[4] == ["Student", "20", *(f"{v}.00" for v in range(38, 47)), "42.00"]
+    assert len(rows) == 5
+
+
+def floats(row):
+    return [float(cell) for cell in row[:-1]]  # without the mean
+
+
+def test_table_iii_stands_beside_the_estimated_list_and_nowhere_else():
+    text, rows = kernel_tables("Set14_aniso9_mrda", "aniso9_mrda")
+    assert floats(rows["MRDA_S (published)", "0"]) == [27.45, 27.85, 28.04, 28.09, 28.01, 27.85, 27.64, 27.63, 26.29]
+    assert floats(rows["MRDA_S (published)", "20"]) == [24.71, 24.79, 24.87, 24.86, 24.90, 24.80, 24.69, 24.54, 23.81]
+    assert rows["DnCNN + IKC (published)", "10"][8] == "23.14"
+    assert text.count("published") == 5 * 3  # beside PSNR alone
+    for name, protocol in (("Set14_aniso9_dasr", "aniso9_dasr"), ("Set5", "aniso9_mrda"), ("Set14", "width")):
+        cases = CASES[:4] if protocol == "width" else CASES
+        assert "published" not in kernel_tables(name, protocol, cases)[0]
+
+
+def test_table_vi_stands_beside_the_widths():
+    _, rows = kernel_tables("Urban100", "width", CASES[:4])
+    assert rows["MRDA_T (published)", "0"] == ["26.48", "26.47", "26.25", "25.41", "26.15"]
+    assert rows["MRDA_T, upscaler not fixed (published)", "0"][:4] == ["26.44", "26.42", "26.09", "25.22"]
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_published_cases_are_for_x4(scale):
+    assert published_cases("Set14", "aniso9_mrda", scale) == {}
+
+
+def test_a_set_without_ground_truth_has_a_table_of_its_metrics():
+    means = {("Own", "Bicubic", "niqe"): 5.678, ("Own", "Student", "niqe"): 4.321}
+    text = tables(means, {"Own": {}, "None": {}}, {"niqe": {"type": "calculate_niqe"}}, 4, "github")
+    assert text.startswith("Own, own LR images, x4\n\n| method   |   niqe |")
+    assert "| Student  |   4.32 |" in text
+    assert "None" not in text
+
+
 def test_csv_and_json_hold_every_value(tmp_path):
     rows = [("Set5", "a,b.png", "sigma1.80", "Student", "psnr", 30.123456789)]
     write_csv(rows, ("dataset", "image", "kernel", "method", "metric", "value"), tmp_path / "m.csv")
@@ -70,6 +133,8 @@ def test_a_panel_shows_every_picture_and_the_kernel():
     red[..., 2], blue[..., 0] = 255, 255  # BGR
     kernel = np.zeros((21, 21))
     kernel[10, 10] = 1
+    without = np.array(panel({"LR": blue, "GT": red}, None, height=128))
+    assert without[22 + 128 - 32, 31].tolist() == [0, 0, 255]
     image = np.array(panel({"LR": blue, "GT": red}, kernel, height=128))
     assert image.shape == (150, 260, 3)
     assert image[60, 60].tolist() == [0, 0, 255]

@@ -1,0 +1,38 @@
+"""LR images without ground truth."""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+
+from mrda_data.sources import check_source, open_source
+
+
+@DATASET_REGISTRY.register()
+class LQDataset(Dataset):
+    """Whole LR images of unknown degradation.
+
+    Args:
+        opt: `dataroot_lq` what `open_source` opens; optional `max_images` and `max_side` (pixels, a central crop).
+
+    Raises:
+        ImageError: no image, or one that cannot be read.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.opt = opt
+        self.source = open_source(opt["dataroot_lq"])
+        self.names = self.source.names[: opt.get("max_images")]
+        check_source(self.source, 1, self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """Return `lq` (3, H, W) float32 RGB in [0, 1], `lq_path` (the name) and `kernel` ("unknown")."""
+        image = torch.from_numpy(self.source.read(index)).permute(2, 0, 1).float() / 255
+        height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
+        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+        lq = image[:, top : top + height, left : left + width]
+        return {"lq": lq, "lq_path": self.names[index], "kernel": "unknown"}

@@ -1,0 +1,85 @@
+"""LR sets: what a protocol makes of a folder of images, as FOLDER/<case>/<image>.png, with hashes in FOLDER/SHA256SUMS.
+
+SHA256SUMS has the format of the command sha256sum, which checks it (`sha256sum -c SHA256SUMS`) and can write it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from mrda_data.images import ImageError
+from mrda_utils.errors import UserError
+
+MANIFEST = "SHA256SUMS"
+
+
+def lr_file(case: str, image: str) -> str:
+    """Where an LR set has the image `image` under the case labelled `case`."""
+    return f"{case}/{PurePosixPath(image).with_suffix('.png')}"
+
+
+def check_lr_set(folder: Path, files: list[str]) -> None:
+    """Require that `files` are there and have the hashes of the manifest.
+
+    Raises:
+        ImageError: names the first that is not, and how many more there are.
+    """
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(
+            f"dataroot_lq: {folder / MANIFEST} cannot be read; test.py --save_lr writes such a folder"
+        ) from error
+    hashes = {match[2]: match[1] for line in lines if (match := re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line))}
+    wrong = []
+    for file in files:
+        if file not in hashes:
+            wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
+        elif not (folder / file).is_file():
+            wrong.append(f"{file} is missing")
+        elif sha256((folder / file).read_bytes()).hexdigest() != hashes[file]:
+            wrong.append(f"{file} was changed: its SHA-256 is not that of {MANIFEST}")
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ImageError(f"dataroot_lq: {folder}: {wrong[0]}{more}")
+
+
+def write_lr_set(dataset: Dataset, folder: Path) -> None:
+    """Write the LR images of a BenchmarkDataset as 8-bit PNG; `folder` appears when the set is complete.
+
+    Raises:
+        ImageError: two images whose names differ in the suffix alone.
+        UserError: the file system refused, as it does where `folder` has files; nothing half-written stays behind.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    hashes: dict[str, str] = {}
+    try:
+        for index in tqdm(range(len(dataset)), f"LR images of {dataset.opt['name']}", disable=None, leave=False):
+            item = dataset[index]
+            file = lr_file(item["kernel"], item["lq_path"])
+            if file in hashes:
+                raise ImageError(f"--save_lr: {item['lq_path']}: another image has the same name but for the suffix")
+            image = (item["lq"] * 255).round().byte().permute(1, 2, 0).numpy()
+            data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / file).write_bytes(data)
+            hashes[file] = sha256(data).hexdigest()
+        with (temporary / MANIFEST).open("w", encoding="utf-8") as manifest:
+            manifest.writelines(f"{digest}  {file}\n" for file, digest in sorted(hashes.items()))
+            manifest.flush()
+            os.fsync(manifest.fileno())
+        temporary.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"--save_lr: {folder} cannot be written ({error.strerror})") from error
+        raise

@@ -1,0 +1,203 @@
+"""What a test measures does not depend on where its images come from; own LR images are tested without ground truth."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from mrda_arch import MLN, MRDANet
+from mrda_data import BenchmarkDataset, LQDataset, sources
+from mrda_model.evaluation import bicubic_restorer, evaluate, network_restorer
+from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_utils import checkpoint
+from mrda_utils.errors import UserError
+from tests.model.conftest import SIZE
+
+METRICS = {
+    "psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True},
+    "ssim": {"type": "calculate_ssim", "crop_border": 4, "test_y_channel": True},
+}
+NIQE = {"niqe": {"type": "calculate_niqe", "crop_border": 4}}
+SET = {"name": "X", "type": "BenchmarkDataset", "protocol": "aniso9_mrda"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Student, teacher and MLN of the smallest size, not trained."""
+    folder = tmp_path_factory.mktemp("weights")
+    nets = {
+        "g": (MRDANet(**SIZE), "MRDAStudentModel"),
+        "t": (MRDANet(**SIZE, den_in_ch=4), "MRDATeacherModel"),
+        "mln": (MLN(num_feat=4), "MLNMetaModel"),
+    }
+    for label, (net, stage) in nets.items():
+        checkpoint.save_network({"params": net}, checkpoint.Provenance(stage, 4, "x"), 1, folder / f"{label}.pth")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, weights):
+    """Function that tests all networks on data sets; returns report, rows of metrics.csv and metrics.json."""
+
+    def run(name, datasets, metrics=METRICS, flags=(), folder=weights):
+        net = {"type": "MRDANet", **SIZE, "upscale": 4}
+        opt = {
+            "name": name,
+            "model_type": "MRDATestModel",
+            "scale": 4,
+            "device": "cpu",
+            "datasets": datasets,
+            "network_g": {**net, "den_in_ch": 3},
+            "network_t": {**net, "den_in_ch": 4},
+            "network_mln": {"type": "MLN", "num_feat": 4, "upscale": 4},
+            "adaptation": {"inner_lrs": [0.01]},
+            "path": {f"pretrain_network_{label}": str(folder / f"{label}.pth") for label in ("g", "t", "mln")},
+            "val": {"metrics": metrics},
+        }
+        (tmp_path / "o.yml").write_text(yaml.safe_dump(opt, sort_keys=False))
+        run_test(tmp_path, ["-opt", str(tmp_path / "o.yml"), *flags])
+        results = tmp_path / "results" / name
+        rows = list(csv.reader((results / "metrics.csv").open()))
+        return (results / "report.md").read_text(), rows, json.loads((results / "metrics.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def hr(tmp_path):
+    """Two images as PNG."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "hr").mkdir()
+    for name in ("a", "b"):
+        small = Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8))
+        small.resize((41, 37), Image.Resampling.BICUBIC).save(tmp_path / "hr" / f"{name}.png")
+    return tmp_path / "hr"
+
+
+def as_lmdb(folder, target):
+    """BasicSR's layout."""
+    files = sorted(folder.iterdir())
+    with lmdb.open(str(target)) as environment, environment.begin(write=True) as transaction:
+        for file in files:
+            transaction.put(file.stem.encode(), file.read_bytes())
+    (target / "meta_info.txt").write_text("".join(f"{file.name} (37,41,3) 1\n" for file in files))
+    return target
+
+
+def test_a_folder_and_the_lr_set_that_it_leaves_give_identical_numbers(run, hr, tmp_path):
+    _, rows, made = run("made", {"test": {**SET, "dataroot_gt": str(hr)}}, flags=["--save_lr", str(tmp_path / "lr")])
+    read_set = {**SET, "dataroot_gt": str(hr), "dataroot_lq": "lr/X"}  # starts at the folder of test.py
+    report, again, read = run("read", {"test": read_set})
+    assert len(rows) == 1 + 2 * 27 * 3 * 2  # images, cases, methods, metrics
+    assert rows == again
+    assert made["means"] == read["means"]
+    assert "estimate" in report
+    assert (tmp_path / "lr/X/SHA256SUMS").is_file()
+
+
+@pytest.mark.skipif(not hasattr(sources, "LmdbSource"), reason="this version reads no LMDB")
+def test_an_lmdb_gives_the_numbers_of_its_folder(run, hr, tmp_path):
+    (tmp_path / "lmdb").mkdir()
+    packed = as_lmdb(hr, tmp_path / "lmdb/hr.lmdb")
+    results = [run(root.stem, {"test": {**SET, "dataroot_gt": str(root)}}) for root in (hr, packed)]
+    assert results[0][1] == results[1][1]
+
+
+def test_an_existing_lr_folder_ends_the_test_before_it_starts(run, hr, tmp_path):
+    (tmp_path / "lr/X").mkdir(parents=True)
+    datasets = {"test_new": {**SET, "dataroot_gt": str(hr), "name": "New"}, "test": {**SET, "dataroot_gt": str(hr)}}
+    with pytest.raises(UserError, match=r"--save_lr: .*lr/X exists; delete it or choose another folder"):
+        run("made", datasets, flags=["--save_lr", str(tmp_path / "lr")])
+    assert not (tmp_path / "results").exists()
+    assert [path.name for path in (tmp_path / "lr").iterdir()] == ["X"]
+
+
+# ------------------------------------------------------------------------------------------------------ own LR images
+OWN = {"name": "Own", "type": "LQDataset", "dataroot_lq": "bundled:test", "max_images": 2, "max_side": 56}
+
+
+def test_own_lr_images_have_rows_of_what_needs_no_ground_truth(run, hr, capsys):
+    datasets = {"test": {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}, "test_own": OWN}
+    report, rows, _ = run("own", datasets, METRICS)
+    line = "Own: has no ground truth, so without Teacher (oracle), psnr, ssim"
+    assert line in report
+    assert line in capsys.readouterr().out
+    assert not [row for row in rows if row[0] == "Own"]
+    report, rows, _ = run("own", {"test": OWN}, {**METRICS, **NIQE})
+    assert [row[1:5] for row in rows[1:]] == [
+        [image, "unknown", method, "niqe"]
+        for image in ("chelsea.png", "rocket.jpg")
+        for method in ("Bicubic", "Student")
+    ]
+    assert "Own, own LR images, x4\n\n| method   |   niqe |" in report
+
+
+def test_own_lr_images_are_shown_without_ground_truth_and_kernel(run, tmp_path):
+    run("own", {"test": OWN}, NIQE)
+    panels = sorted((tmp_path / "results/own/panels/Own").iterdir())
+    assert [path.name for path in panels] == ["chelsea_unknown.png", "rocket_unknown.png"]
+    assert Image.open(panels[0]).size == (3 * 256 + 2 * 4, 256 + 22)  # LR, bicubic, student
+
+
+def test_own_lr_items(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    dataset = LQDataset({"name": "x", "dataroot_lq": str(tmp_path), "scale": 4})
+    assert len(dataset) == 1
+    assert torch.equal((255 * dataset[0]["lq"]).round().permute(1, 2, 0).byte(), torch.from_numpy(pixels))
+    cropped = LQDataset({"name": "x", "dataroot_lq": str(tmp_path), "scale": 4, "max_side": 5})
+    assert torch.equal(cropped[0]["lq"], dataset[0]["lq"][:, 1:6, 2:7])
+
+
+def test_a_missing_folder_of_own_images_is_left_out_by_name(run, hr, capsys):
+    run("x", {"test": {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}, "test_own": {**OWN, "dataroot_lq": "no"}})
+    assert "Own: left out; put its LR images into " in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------------------------------- outputs without a value
+@pytest.mark.parametrize("label", ["g", "t"])
+@pytest.mark.parametrize("route", ["hr", "lr set", "own"])
+def test_weights_that_are_not_finite_end_the_test_on_every_route(run, hr, weights, tmp_path, route, label):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in weights.iterdir():
+        content = checkpoint.load(path)
+        if path.stem == label:
+            content["params"]["rdan.head.bias"][0] = float("nan")
+        checkpoint.save(content, broken / path.name)
+    dataset = {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}
+    if route == "lr set":
+        run("x", {"test": dataset}, flags=["--save_lr", str(tmp_path / "lr")])
+        dataset["dataroot_lq"] = str(tmp_path / "lr/X")
+    if route == "own":
+        dataset, metrics = OWN, NIQE
+        if label == "t":
+            run("y", {"test": dataset}, metrics, folder=broken)  # the oracle is left out
+            return
+    else:
+        metrics = METRICS
+    method = {"g": "Student", "t": r"Teacher \(oracle\)"}[label]
+    with pytest.raises(UserError, match=rf"{method} on {dataset['name']} .*: the output is not finite"):
+        run("y", {"test": dataset}, metrics, folder=broken)
+    assert not (tmp_path / "results/y/report.md").exists()
+
+
+@pytest.mark.parametrize("kind", ["hr", "own"])
+def test_a_method_without_a_finite_output_is_named(kind):
+    opt = {"name": "x", "scale": 4, "max_images": 1, "max_side": 56}
+    hr = {**opt, "dataroot_gt": "bundled:test", "protocol": "bicubic", "kernel_size": 21}
+    own = {**opt, "dataroot_lq": "bundled:test"}
+    dataset = BenchmarkDataset(hr) if kind == "hr" else LQDataset(own)
+    restorers = {
+        "Bicubic": bicubic_restorer(4),
+        "Broken": network_restorer(lambda lq: torch.full_like(lq, float("inf"))),
+    }
+    with pytest.raises(UserError, match=r"Broken on x chelsea\.png .*: the output is not finite"):
+        next(evaluate(restorers, dataset, {}, torch.device("cpu")))
