@@ -10,6 +10,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.lr_set import check_lr_set, lr_file
@@ -58,6 +59,11 @@ class BenchmarkDataset(Dataset):
             self._image = (index, self.source.read(index))
         return self._image[1]
 
+    def _degrade(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
+        if self.opt["protocol"] == "realesrgan":
+            return RealESRGANDegradation(scale=self.opt["scale"]).apply(gt, task, generator)
+        return classic_degrade(gt, task, self.opt["scale"], self.opt["kernel_size"], generator)
+
     def __getitem__(self, index: int) -> dict:
         """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label) and `task`."""
         image_index, case_index = divmod(index, len(self.cases))
@@ -76,5 +82,5 @@ class BenchmarkDataset(Dataset):
                 )
         else:
             generator = torch_generator(0, f"noise {PurePosixPath(name).with_suffix('')}", case_index)
-            lq = classic_degrade(gt[None], case.task, scale, self.opt["kernel_size"], generator)[0]
+            lq = self._degrade(gt[None], case.task, generator)[0]
         return {"gt": gt, "lq": lq, "lq_path": name, "kernel": case.label, "task": case.task}

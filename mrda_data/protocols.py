@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
 
-from mrda_data.degradation import Task
+from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_utils.options import OptionError, parse_yaml
 from mrda_utils.schema import Section
+from mrda_utils.seeding import torch_generator
+
+REALESRGAN_CASES = 8
 
 
 class Kernel(NamedTuple):
@@ -93,12 +96,21 @@ def read_protocols(path: Path) -> dict[str, Protocol]:
 PROTOCOLS = read_protocols(Path(__file__).with_name("protocols.yml"))
 
 
+def _realesrgan_cases(scale: int) -> list[Case]:
+    """The first draws of Real-ESRGAN's degradation with its published values, always the same ones."""
+    degradation = RealESRGANDegradation(scale=scale)
+    tasks = [degradation.sample(torch_generator(0, "realesrgan protocol", n)) for n in range(REALESRGAN_CASES)]
+    return [Case(f"draw{n}", f"draw{n}", task) for n, task in enumerate(tasks, 1)]
+
+
 def protocol_cases(protocol: str, scale: int) -> list[Case]:
-    """Every kernel of a protocol at each of its noise levels, one level after the other.
+    """Every kernel of a protocol at each of its noise levels, one level after the other; of `realesrgan` its draws.
 
     Raises:
         OptionError: the protocol has no kernels for this scale.
     """
+    if protocol == "realesrgan":
+        return _realesrgan_cases(scale)
     kernels = PROTOCOLS[protocol].kernels.get(scale)
     if kernels is None:
         raise OptionError(f"protocol: {protocol!r} has no kernels for scale {scale}")

@@ -146,7 +146,8 @@ def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) ->
     values = {row.method: row.value for row in restored.rows if row.metric == "psnr"}
     titled = {f"{m} {values[m]:.2f} dB" if m in values else m: crop(image) for m, image in restored.sr.items()}
     gt = {"GT": crop(restored.gt)} if restored.gt is not None else {}
-    kernel = task_kernel(item["task"], opt["kernel_size"]).numpy() if "task" in item else None
+    one_kernel = "task" in item and opt["protocol"] != "realesrgan"  # which has several
+    kernel = task_kernel(item["task"], opt["kernel_size"]).numpy() if one_kernel else None
     picture = report.panel({"LR": crop(restored.lq, scale), **titled, **gt}, kernel)
     path = folder / f"{Path(item['lq_path']).with_suffix('').as_posix().replace('/', '_')}_{item['kernel']}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -267,8 +267,8 @@ class BenchmarkSet(Section):
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
     dataroot_lq: str | None = Field(None, description="LR set to read instead of degrading, from test.py --save_lr")
-    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda"] = Field(
-        description="list of kernels and noise levels, see mrda_data/protocols.yml"
+    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "realesrgan"] = Field(
+        description="list of kernels and noise levels, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
     )
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")

@@ -18,6 +18,7 @@ from basicsr.models import realesrnet_model
 from basicsr.utils import DiffJPEG, USMSharp
 from basicsr.utils.img_process_util import filter2D
 
+from mrda_data import BenchmarkDataset
 from mrda_data.degradation import RealESRGANDegradation
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d, gaussian_kernel
@@ -395,3 +396,17 @@ def test_degrading_with_usm_is_five_times_faster_than_basicsr(monkeypatch):
         plain, ours = benchmark.cases()["8 tasks with USM"]
         seconds = benchmark.interleaved({"plain": plain, "ours": ours}, 1)
     assert seconds["plain"] > 5 * seconds["ours"]
+
+
+# ------------------------------------------------------------------------------------------------------- test protocol
+def test_the_test_protocol_applies_the_same_draws_to_every_image():
+    opt = {"dataroot_gt": "bundled:test", "scale": 4, "protocol": "realesrgan", "kernel_size": 21}
+    dataset, again = (BenchmarkDataset({**opt, "name": "T", "max_images": 2, "max_side": 64}) for _ in range(2))
+    assert len(dataset) == 16
+    assert [dataset[i]["kernel"] for i in (0, 7, 8)] == ["draw1", "draw8", "draw1"]
+    assert dataset[0]["task"] == dataset[8]["task"] != dataset[1]["task"]
+    item = dataset[9]
+    assert torch.equal(item["lq"], again[9]["lq"])
+    generator = torch_generator(0, f"noise {item['lq_path'].rpartition('.')[0]}", 1)
+    expected = RealESRGANDegradation(scale=4).apply(item["gt"][None], item["task"], generator)
+    assert torch.equal(item["lq"], expected[0])

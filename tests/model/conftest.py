@@ -18,7 +18,7 @@ def shrunk(path: Path) -> dict:
     """An option file at the smallest size, on the CPU, a stage's on the bundled photographs."""
     opt = parse_yaml(path.read_text(), str(path))
     opt["device"] = "cpu"
-    for section in ("network_g", "network_t", "network_mln"):
+    for section in ("network_g", "network_t", "network_mln", "network_d"):
         if section in opt:
             opt[section].update({k: v for k, v in SIZE.items() if opt[section]["type"] == "MRDANet" or k == "num_feat"})
             if opt[section].get("den_in_ch", 3) != 3:
