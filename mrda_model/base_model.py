@@ -305,11 +305,15 @@ class StageModel(SRModel):
         checkpoint.load_network(self.get_bare_model(self.net_g), weights_path, "params")
         if self.ema_decay > 0:
             checkpoint.load_network(self.net_g_ema, weights_path, "params_ema")
+        if len(self.optimizers) != len(resume_state["optimizers"]):
+            there, here = ("without", "with") if self.adversary else ("with", "without")
+            raise checkpoint.CheckpointError(f"{state_path}: trained {there} network_d, the option file is {here} it")
         if self.adversary:
             checkpoint.load_network(self.adversary.bare, checkpoint.network_of_state(state_path, "d"), "params")
         for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
             # the moments are the state's, the settings the option file's
             optimizer.load_state_dict({**stored, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.best_metric_results = resume_state["best_metric_results"]
+        if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
+            self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder
         self.validated_iter = resume_state["validated_iter"]
         self.skipped = torch.tensor(resume_state["skipped"], device=self.device)

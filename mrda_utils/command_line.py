@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -94,9 +95,10 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
         dataset.update(phase=phase.split("_")[0], scale=opt["scale"])
         if phase == "train":
             dataset["manual_seed"] = opt["manual_seed"]
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun --max_restarts
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
-    return Run(opt, digest, process, args.auto_resume, header + text, args.save_lr)
+    return Run(opt, digest, process, args.auto_resume or restarted, header + text, args.save_lr)
 
 
 def _debug(opt: dict) -> None:

@@ -6,6 +6,7 @@ What processes tell each other here travels over gloo, on CUDA too: no GPU is wa
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from mrda_utils.errors import UserError
 
 T = TypeVar("T")
+LOST = r"Connection (closed|reset)|Broken pipe|[Tt]imed out"  # how gloo tells that another process is gone or silent
 
 
 class Process(NamedTuple):
@@ -38,6 +40,13 @@ def _slurm_environment() -> None:
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit():
+        raise UserError(f"{variable}: {text!r} is no number; it comes from torchrun or Slurm")
+    return int(text)
+
+
 def start(launcher: str, device: str, timeout: int) -> Process:
     """Join the process group if there is one (torchrun is seen by its variables), choose the device.
 
@@ -54,13 +63,14 @@ def start(launcher: str, device: str, timeout: int) -> Process:
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if launcher == "slurm":
         _slurm_environment()
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
         raise UserError(
             "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
         )
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if use_cuda:
+        if launcher == "slurm" and torch.cuda.device_count() == 1:
+            local_rank = 0  # --gpus-per-task=1 shows each task its own GPU alone
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "
@@ -69,7 +79,13 @@ def start(launcher: str, device: str, timeout: int) -> Process:
         torch.cuda.set_device(local_rank)
     if world_size > 1:
         backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        try:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        except (dist.DistError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})"
+            ) from error
     rank = dist.get_rank() if world_size > 1 else 0
     return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
 
@@ -136,7 +152,8 @@ def contact_lost_ends() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        lost = isinstance(error, dist.DistError) or re.search(LOST, str(error))
+        if not dist.is_initialized() or not lost:
             raise
         raise UserError(
             f"rank {dist.get_rank()}: another process has ended or was silent for longer than dist_params.timeout "

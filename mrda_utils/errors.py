@@ -20,8 +20,8 @@ class Stopped(Exception):  # noqa: N818  (no error)
 
 
 OUT_OF_MEMORY = (
-    "out of memory; lower datasets.train.tasks_per_gpu, images_per_task or gt_size (train.accumulation_steps keeps the "
-    "batch of a step), or set train.amp: bf16"
+    "out of memory; a training needs less with lower datasets.train.tasks_per_gpu, images_per_task or gt_size "
+    "(train.accumulation_steps keeps the batch of a step), or in bf16"
 )
 
 
@@ -36,7 +36,7 @@ def run(
     try:
         main()
     except UserError as error:
-        _end(f"error: {error}", 2)
+        _end(f"error: {_own_words(error)}", 2)
     except Stopped as end:
         _end(str(end), end.code)
     except (MemoryError, RuntimeError) as error:
@@ -46,6 +46,12 @@ def run(
         raise
     except KeyboardInterrupt:
         _end(interrupted, 130)
+
+
+def _own_words(error: UserError) -> str:
+    """The message; without the traceback that torch puts before it if a loader's worker raised it."""
+    text = str(error)
+    return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 def _end(message: str, code: int) -> NoReturn:

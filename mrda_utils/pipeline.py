@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,11 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.utils import get_root_logger
 from filelock import FileLock, Timeout
+from torch.utils.data import Dataset
 
 from mrda_utils import __version__, checkpoint
 from mrda_utils.command_line import Run, dump, parse
-from mrda_utils.distributed import contact_lost_ends, on_rank_0, stop
+from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.events import record
 from mrda_utils.signals import noted_signals
@@ -43,8 +45,8 @@ def run_logger(run: Run, log_file: Path) -> Iterator[logging.Logger]:
             handler.close()
 
 
-def _lock(run: Run) -> FileLock:
-    """Take this run's name; the kernel gives it back when the process ends, however it ends."""
+def _lock(run: Run, stack: ExitStack) -> None:
+    """Take this run's name until `stack` closes; the kernel gives it back when the process ends, however it ends."""
     folder = Path(run.opt["path"]["run"])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,15 @@ def _lock(run: Run) -> FileLock:
         ) from error
     except OSError as error:
         raise UserError(f"path.experiments_root: {folder.parent} cannot be written ({error})") from error
-    return lock
+    stack.callback(lock.release)
+
+
+def _check_agreement(run: Run, train_set: Dataset) -> None:
+    """Raise UserError unless all processes have the same options and training images."""
+    names = "\n".join(train_set.source.names[i] for i in train_set.indices)
+    for what, own in (("options", run.options_sha256), ("training images", sha256(names.encode()).hexdigest())):
+        if len(set(gather(own))) > 1:
+            raise UserError(f"rank {run.process.rank}: {what} differ between the processes; they must be the same")
 
 
 def _archive(folder: Path) -> None:
@@ -94,7 +104,19 @@ def _find_state(run: Run) -> _Start:
     if "resume_state" in run.opt["path"]:
         path = Path(run.opt["path"]["resume_state"])
         return _Start(path, checkpoint.load_state(path), damaged)
+    if damaged:
+        raise checkpoint.CheckpointError(
+            f"--auto_resume: no checkpoint of {run.opt['path']['run']} can be used; {damaged[0]}; mend or delete them, "
+            "or start without --auto_resume, which moves the run aside and begins anew"
+        )
     return _Start(None, None, damaged)
+
+
+def _abandon_newer_states(folder: Path, iteration: int) -> None:
+    """Rename states beyond `iteration`: the run goes on from there, and they are damaged or of another course."""
+    for path in checkpoint.states(folder):
+        if int(path.stem) > iteration:
+            path.replace(path.with_name(f"{path.name}.abandoned"))
 
 
 def _prepare_folder(run: Run, state_path: Path | None) -> None:
@@ -104,6 +126,8 @@ def _prepare_folder(run: Run, state_path: Path | None) -> None:
         if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
             _archive(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if state_path is not None:
+            _abandon_newer_states(folder / "training_states", int(state_path.stem))
         (folder / f"{run.opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
@@ -132,8 +156,9 @@ def _train(run: Run, stack: ExitStack) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
-    on_rank_0(lambda: stack.callback(_lock(run).release) and None)
+    on_rank_0(lambda: _lock(run, stack))
     train_set = build_dataset(opt["datasets"]["train"])
+    _check_agreement(run, train_set)
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
     state_path, state, damaged = on_rank_0(lambda: _find_state(run))
     first_step = state["iter"] if state else 0

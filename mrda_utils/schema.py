@@ -28,7 +28,7 @@ def did_you_mean(key: str, known: list[str]) -> str:
 class Section(BaseModel):
     """A mapping in which an unknown key is an error that names the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,7 +257,9 @@ class TrainSet(Section):
     skip_corrupt: bool = Field(False, description="leave out damaged or too small images with a warning, not an error")
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
-    num_worker_per_gpu: Annotated[int, Ge(0)] = Field(0, description="loader processes; 0 reads in the main process")
+    num_worker_per_gpu: Annotated[int, Ge(0), Le(256)] = Field(
+        0, description="loader processes; 0 reads in the main process"
+    )
 
 
 class BenchmarkSet(Section):
@@ -352,7 +354,9 @@ class Train(Section):
     ema_decay: Annotated[float, Ge(0), Lt(1)] = Field(0.999, description="of the averaged weights; 0: none")
     pixel_opt: PixelLoss = Field({"type": "L1Loss"}, description="Loss between SR and HR image.")
     accumulation_steps: Count = Field(1, description="micro-batches an optimizer step, in each process")
-    clip_grad_norm: Annotated[float, Gt(0)] | None = Field(None, description="largest norm of the whole gradient")
+    clip_grad_norm: Annotated[float, Gt(0)] | None = Field(
+        None, description="largest norm of network_g's whole gradient"
+    )
     max_skipped: Count = Field(
         100, description="stop after this many steps in a row without a finite loss and gradient"
     )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 _received: list[int] = []  # signals are the process's, so is this
 
@@ -24,6 +29,8 @@ def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT and signal.SIGINT in _received:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one need not wait for Python
         raise KeyboardInterrupt
+    if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+        os.write(2, b"\nstopping after this iteration; Ctrl-C again ends at once\n")  # print is not safe in here
     _received.append(number)
 
 
@@ -39,7 +46,11 @@ def noted_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ignore_signals(worker: int) -> None:
-    """For the data loader's workers: their parent decides when they end, and a whole process group gets Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def lead_own_session(worker: int) -> None:
+    """For the data loader's workers: Ctrl-C and torchrun signal whole process groups, but the parent decides here.
+
+    A worker whose parent is gone is killed by the kernel (Linux).
+    """
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

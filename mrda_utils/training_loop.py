@@ -21,7 +21,7 @@ from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
 from mrda_utils.events import record
 from mrda_utils.sampler import StepSampler
-from mrda_utils.signals import ignore_signals, requested_by, stop_requested
+from mrda_utils.signals import lead_own_session, requested_by, stop_requested
 
 DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
 
@@ -87,11 +87,13 @@ class TrainingLoop:
             if self._validation_due(first_step):  # the run was stopped before or in it
                 self._between(first_step, stopping=False)
             for current_iter, data in enumerate(self._loader(first_step), first_step + 1):
-                self.data_timer.record()
+                if current_iter > first_step + 1:  # the first one starts the loader
+                    self.data_timer.record()
                 self.model.update_learning_rate(current_iter, self.opt["train"]["warmup_iter"])
                 self.model.feed_data(data)
                 self.model.optimize_parameters(current_iter)
-                self.iter_timer.record()
+                if current_iter > first_step + 1:
+                    self.iter_timer.record()
                 bar.update()
                 self._between(current_iter, stopping=any_rank(stop_requested()))
                 self.data_timer.start()
@@ -111,11 +113,15 @@ class TrainingLoop:
     def _between(self, current_iter: int, stopping: bool) -> None:
         """What is due after an iteration, in an order that leaves nothing out of the checkpoint."""
         is_last = current_iter == self.total
-        if current_iter % self.opt["logger"]["print_freq"] == 0 and current_iter > self.first_step:
+        log_due = current_iter % self.opt["logger"]["print_freq"] == 0 and current_iter > self.first_step
+        save_due = current_iter % self.opt["logger"]["save_checkpoint_freq"] == 0 or is_last or stopping
+        if log_due:
             self._log(current_iter)
+        if log_due or save_due:
+            self._guard(current_iter)
         if self._validation_due(current_iter) and not stopping:
             stopping = not self._validate(current_iter)
-        if current_iter % self.opt["logger"]["save_checkpoint_freq"] == 0 or is_last or stopping:
+        if save_due or stopping:
             self._save(current_iter)
         if stopping:
             self._stop(current_iter)
@@ -163,7 +169,7 @@ class TrainingLoop:
         )
 
     def _log(self, current_iter: int) -> None:
-        """BasicSR's line; what the guards have to say."""
+        """BasicSR's line, and a word if the loader is slow."""
         losses = self.model.get_current_log()
         iter_time, data_time = self.iter_timer.get_avg_time(), self.data_timer.get_avg_time()
         self.message(
@@ -184,6 +190,9 @@ class TrainingLoop:
                 100 * data_time / iter_time,
                 self.opt["datasets"]["train"]["num_worker_per_gpu"],
             )
+
+    def _guard(self, current_iter: int) -> None:
+        """Report skipped steps; end the run if there were too many of them in a row. Waits for the device."""
         skipped, in_a_row = self.model.skipped_steps()
         if skipped > self.logged_skips:
             self.logger.warning(
@@ -223,7 +232,7 @@ class TrainingLoop:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.process.device.type == "cuda",
-            worker_init_fn=ignore_signals,
+            worker_init_fn=lead_own_session,
         )
 
     def _message_logger(self, first_step: int) -> MessageLogger:

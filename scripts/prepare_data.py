@@ -137,8 +137,9 @@ def read_manifest(output: Path, sizes: Sizes) -> dict[str, Done]:
             entries.append(json.loads(line))
         except ValueError:  # a line that a killed run has begun
             continue
-    if not entries or entries[0] != sizes._asdict():
-        made_by = " ".join(f"--{key} {value}" for key, value in entries[0].items()) if entries else "a run that failed"
+    if not entries or entries[0] != sizes._asdict() or any(set(entry) != set(Done._fields) for entry in entries[1:]):
+        known = bool(entries) and isinstance(entries[0], dict)
+        made_by = " ".join(f"--{key} {value}" for key, value in entries[0].items()) if known else "a run that failed"
         raise UserError(f"-o {output}: was made by {made_by}; name a new folder, or delete this one")
     return {entry["stem"]: Done(**entry) for entry in entries[1:]}
 

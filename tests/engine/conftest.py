@@ -49,10 +49,12 @@ def events(run: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def start(opt: dict, *flags: str, processes: int = 1, saves: int = 1) -> subprocess.Popen:
+def start(
+    opt: dict, *flags: str, processes: int = 1, saves: int = 1, script: Path = ROOT / "train.py"
+) -> subprocess.Popen:
     """Start a training in a process group of its own and wait until it has saved."""
     process = subprocess.Popen(
-        command(opt, *flags, processes=processes),
+        command(opt, *flags, processes=processes, script=script),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,11 +17,11 @@ from tests.model.conftest import ROOT
 apply_gradients, run_loop = StageModel.apply_gradients, TrainingLoop.run
 
 
-def spoil(model):
+def spoil(model, *args):
     model.calls = getattr(model, "calls", 0) + 1
     if model.calls == 2 and model.opt["rank"] == 1:
         model.losses = {name: loss * torch.nan for name, loss in model.losses.items()}
-    apply_gradients(model)
+    apply_gradients(model, *args)
 
 
 def report(loop, first_step):

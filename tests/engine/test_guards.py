@@ -28,7 +28,7 @@ def spoiled(monkeypatch):
     def spoil(*iterations, only_gradient=False):
         original = StageModel.apply_gradients
 
-        def apply_gradients(self):
+        def apply_gradients(self, *args):
             self.calls = getattr(self, "calls", 0) + 1
             if self.calls in iterations:
                 if only_gradient:
@@ -36,7 +36,7 @@ def spoiled(monkeypatch):
                     grad[(0,) * grad.ndim] = torch.inf
                 else:
                     self.losses = {name: loss * torch.nan for name, loss in self.losses.items()}
-            original(self)
+            original(self, *args)
 
         monkeypatch.setattr(StageModel, "apply_gradients", apply_gradients)
 
@@ -87,6 +87,15 @@ def test_too_many_skipped_steps_end_the_run_and_name_the_last_checkpoint(experim
     assert all(t.isfinite().all() for t in checkpoint.load(folder / "models/net_g_6.pth")["params"].values())
 
 
+def test_skipped_steps_are_told_at_the_end_however_rare_log_lines_are(experiments, tmp_path, spoiled):
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__max_skipped=3)
+    opt["logger"].update(print_freq=100, save_checkpoint_freq=100)
+    spoiled(*range(1, 30))
+    with pytest.raises(UserError, match=r"max_skipped: the last 6 steps .* nothing was saved before"):
+        train(opt)
+    assert [e["steps"] for e in events(run_folder(opt)) if e["event"] == "skip"] == [6]
+
+
 def test_a_step_spoiled_on_one_process_is_skipped_on_both(experiments, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     opt = stage_options("mln_meta", experiments, path__experiments_root=str(tmp_path))
@@ -118,7 +127,7 @@ def test_too_little_memory_ends_in_one_line_of_advice(error, capsys):
         run(main)
     shown = capsys.readouterr().err
     assert caught.value.code == 2
-    assert shown.startswith("error: out of memory; lower datasets.train.tasks_per_gpu")
+    assert shown.startswith("error: out of memory; a training needs less with lower datasets.train.tasks_per_gpu")
     assert shown.count("\n") == 1
 
 
@@ -133,6 +142,8 @@ def test_slow_reading_is_warned_of_once(experiments, tmp_path, monkeypatch):
     folder = train(stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path)))
     log = next(folder.glob("*.log")).read_text()
     assert log.count("Reading data takes") == 1
+    usual = next((experiments / "demo_teacher_x4").glob("*.log")).read_text()
+    assert "Reading data takes" not in usual
     assert "raise datasets.train.num_worker_per_gpu (now 0)" in log
 
 

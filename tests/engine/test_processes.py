@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import time
 
 import pytest
+import skimage
 import torch
 import yaml
 
@@ -88,6 +90,36 @@ def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(experiments, tmp_p
     assert done.returncode != 0
     assert done.stderr.count("1.state: damaged") == 1
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+
+
+def test_processes_with_different_options_refuse_to_start(experiments, tmp_path):
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29671", "WORLD_SIZE": "2"}
+    ranks = []
+    for rank, lr in enumerate((1e-3, 1e-2)):
+        flags = ("--force_yml", f"train:optim_g:lr={lr}")
+        environment = {**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        ranks.append(subprocess.Popen(command(opt, *flags), env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert all("options differ between the processes" in error for error in errors)
+    assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
+
+
+def test_an_image_that_a_worker_cannot_read_is_named_in_one_line(experiments, tmp_path):
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path / "runs"))
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(3):
+        skimage.io.imsave(images / f"{n}.png", skimage.data.astronaut()[:96, :96], check_contrast=False)
+    opt["datasets"]["train"].update(dataroot_gt=str(images), num_worker_per_gpu=2)
+    opt["train"]["total_iter"] = 100000
+    process = start(opt)
+    (images / "1.png").write_bytes(b"broken since")
+    code, stderr = end(process)
+    assert code == 2
+    assert stderr.splitlines()[-1].startswith(f"error: {images}/1.png: cannot be decoded")
+    assert "Traceback" not in stderr
 
 
 def test_the_second_run_of_a_name_refuses(experiments, tmp_path):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.engine.conftest import end, events, run_folder, same_weights, start
+from tests.engine.conftest import ROOT, alive, end, events, run_folder, same_weights, start
 from tests.model.conftest import stage_options, train
 
 
@@ -28,25 +28,53 @@ def test_a_signal_saves_and_ends_and_the_run_goes_on_bit_for_bit(experiments, tm
     assert same_weights(run, train(opt))
 
 
-def test_a_second_ctrl_c_ends_at_once(experiments, tmp_path):
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.02)
+
+
+def test_a_second_ctrl_c_ends_at_once(experiments, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
     opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
     opt["train"]["total_iter"] = 100000
-    process = start(opt)  # saved at 3, validates whole photographs after 4
+    # every image takes a second, and a single Ctrl-C ends the validation after one: two must not wait for it
+    process = start(opt, script=ROOT / "tests/engine/slow_validation_train.py")
+    wait_for(run_folder(opt) / "validating")
     process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
     code, stderr = end(process, signal.SIGINT)
     assert code in (130, -signal.SIGINT)
     assert "Traceback" not in stderr
+    assert "Ctrl-C again ends at once" in stderr
     assert not list(run_folder(opt).rglob("*.tmp"))
+    assert events(run_folder(opt))[-1]["event"] == "save"
+    assert not (run_folder(opt) / "training_states/4.state").exists()
 
 
-def test_a_signal_during_validation_ends_it_and_the_resumed_run_validates_first(experiments, tmp_path):
+def test_a_worker_that_hangs_does_not_hold_up_the_second_ctrl_c(experiments, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+    opt["datasets"]["train"]["num_worker_per_gpu"] = 2
+    process = start(opt, script=ROOT / "tests/engine/hanging_train.py")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    code, _ = end(process, signal.SIGINT)
+    assert code in (130, -signal.SIGINT)
+    assert alive(process) == []
+
+
+def test_a_signal_during_validation_ends_it_and_the_resumed_run_validates_first(experiments, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
     opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
-    process = start(opt)
-    time.sleep(0.5)
+    process = start(opt, script=ROOT / "tests/engine/slow_validation_train.py")
+    wait_for(run_folder(opt) / "validating")
     code, _ = end(process, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     stop = events(run_folder(opt))[-1]

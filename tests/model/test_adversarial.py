@@ -147,6 +147,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one_and_keeps_its_discriminator(
     assert any(not torch.equal(ema["params"][name], ema["params_ema"][name]) for name in ema["params"])
 
 
+@pytest.mark.parametrize(("first", "then"), [({}, GAN), (GAN, {})])
+def test_a_state_with_and_one_without_discriminator_are_not_exchanged(chain, tmp_path, first, then):
+    train(stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__total_iter=2, **first))
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), name="other", **then)
+    opt["path"]["resume_state"] = str(tmp_path / "demo_teacher_x4/training_states/2.state")
+    with pytest.raises(UserError, match=r"2\.state: trained with(out)? network_d, the option file is with(out)? it"):
+        train(opt)
+
+
 def test_two_processes_equal_one_with_two_accumulation_steps(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     found = {}

@@ -225,14 +225,40 @@ def test_auto_resume_takes_the_newest_state_before_resume_state(chain, tmp_path)
     assert (run / "models/net_g_6.pth").stat().st_mtime_ns == before  # nothing was trained again
 
 
-def test_auto_resume_without_a_usable_state_keeps_the_old_run(chain, tmp_path, capsys):
+def test_auto_resume_without_a_usable_state_refuses_and_touches_nothing(chain, tmp_path):
     run = tmp_path / "demo_mln_bicubic_x4"
     shutil.copytree(chain / "demo_mln_bicubic_x4", run)
     for state in (run / "training_states").iterdir():
         state.write_bytes(b"damaged")
-    train(stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path)), "--auto_resume")
-    (archived,) = tmp_path.glob("demo_mln_bicubic_x4_archived_*")
-    assert (archived / "training_states/6.state").read_bytes() == b"damaged"
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint of .*demo_mln_bicubic_x4 can be used; .*6\.state: damaged"
+    ):
+        train(stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path)), "--auto_resume")
+    assert (run / "training_states/6.state").read_bytes() == b"damaged"
+    assert not list(tmp_path.glob("*archived*"))
+
+
+def test_states_beyond_the_one_gone_on_from_are_abandoned(chain, tmp_path):
+    """Else pruning would keep a damaged or abandoned one for its number, and delete what was just saved."""
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), logger__keep_last=1)
+    run = tmp_path / opt["name"]
+    shutil.copytree(chain / opt["name"], run)
+    (run / "training_states/6.state").write_bytes(b"damaged")
+    opt["train"]["total_iter"] = 5
+    train(opt, "--auto_resume")
+    assert sorted(p.name for p in (run / "training_states").iterdir()) == ["5.state", "6.state.abandoned"]
+    opt["train"]["total_iter"] = 6
+    train(opt, "--auto_resume")
+    assert equal(weights(run), weights(chain / opt["name"]))
+
+
+def test_going_back_to_an_earlier_state_abandons_the_later_ones(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__total_iter=4)
+    run = tmp_path / opt["name"]
+    shutil.copytree(chain / opt["name"], run)
+    opt["path"]["resume_state"] = str(run / "training_states/3.state")
+    train(opt)
+    assert [p.name for p in checkpoint.states(run / "training_states")] == ["4.state", "3.state"]
 
 
 def test_a_state_beyond_total_iter_is_refused(chain, tmp_path):

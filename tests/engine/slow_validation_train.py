@@ -1,0 +1,31 @@
+"""train.py that takes a second for each image of a validation, and says when it begins."""
+
+import time
+from pathlib import Path
+
+import mrda_arch  # noqa: F401
+import mrda_data  # noqa: F401
+import mrda_loss  # noqa: F401
+import mrda_model  # noqa: F401
+from mrda_model.base_model import StageModel
+from mrda_utils import compat  # noqa: F401
+from mrda_utils.errors import run
+from mrda_utils.pipeline import train_pipeline
+from tests.model.conftest import ROOT
+
+restorer = StageModel.restorer
+
+
+def slow(model):
+    restore = restorer(model)
+
+    def wait(lq, gt):
+        (Path(model.opt["path"]["run"]) / "validating").touch()
+        time.sleep(1)
+        return restore(lq, gt)
+
+    return wait
+
+
+StageModel.restorer = slow
+run(lambda: train_pipeline(ROOT))
