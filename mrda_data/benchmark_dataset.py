@@ -74,7 +74,7 @@ class BenchmarkDataset(Dataset):
         gt = image[:, top : top + height // scale * scale, left : left + width // scale * scale]
         if self.lr_folder:
             path = self.lr_folder / lr_file(case.label, name)
-            lq = _to_tensor(read_rgb8(path))
+            lq = _to_tensor(read_rgb8(path)).contiguous()  # as degraded ones: convolutions round by memory layout
             if tuple(scale * side for side in lq.shape[1:]) != gt.shape[1:]:
                 raise ImageError(
                     f"{path}: {lq.shape[1]}x{lq.shape[2]} pixels, but {name} has {gt.shape[1]}x{gt.shape[2]} and scale "

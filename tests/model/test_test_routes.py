@@ -31,6 +31,7 @@ SET = {"name": "X", "type": "BenchmarkDataset", "protocol": "aniso9_mrda"}
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Student, teacher and MLN of the smallest size, not trained."""
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     nets = {
         "g": (MRDANet(**SIZE), "MRDAStudentModel"),
