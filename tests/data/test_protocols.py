@@ -53,8 +53,10 @@ def test_the_estimated_list_is_labelled_and_only_anisotropic_lists_have_kernel_c
     assert {name for name, protocol in PROTOCOLS.items() if protocol.table == "kernels"} == {*NINE, "width"}
 
 
-def test_option_files_may_name_every_protocol():
-    assert set(typing.get_args(BenchmarkSet.model_fields["protocol"].annotation)) == PROTOCOLS.keys()
+def test_option_files_may_name_every_protocol_and_nothing_else():
+    names = typing.get_args(BenchmarkSet.model_fields["protocol"].annotation)
+    assert PROTOCOLS.keys() <= set(names)
+    assert all(protocol_cases(name, 4) for name in names)
 
 
 @pytest.mark.parametrize(
