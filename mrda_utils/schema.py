@@ -282,7 +282,7 @@ class LQSet(Section):
 
     name: Name = Field(description="for log, tables and folders")
     type: Literal["LQDataset"] = Field(description="kind of data set")
-    dataroot_lq: DataRoot = Field(description="folder of LR images, or bundled:test")
+    dataroot_lq: DataRoot = Field(description="folder of LR images, .lmdb, or bundled:test")
     max_images: Count | None = Field(None, description="use the first images only")
     max_side: Count | None = Field(None, description="crop LR images to this many pixels around the centre")
 
