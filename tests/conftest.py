@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,3 +26,15 @@ def _deterministic(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for subprocesses
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """Experiments folder in which all four stages ran for 6 iterations, one after the other."""
+    from tests.model.conftest import STAGES, stage_options, train
+
+    torch.set_num_threads(1)
+    experiments = tmp_path_factory.mktemp("chain")
+    for stage in STAGES:
+        train(stage_options(stage, experiments))
+    return experiments

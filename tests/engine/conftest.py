@@ -10,12 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 import yaml
 
 from mrda_utils import checkpoint
-from tests.model.conftest import ROOT, STAGES, stage_options, train
+from tests.model.conftest import ROOT
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
@@ -94,16 +93,6 @@ def same_weights(run: Path, other: Path, name: str = "net_g_latest.pth") -> bool
     """Whether two runs ended with the same weights, bit for bit."""
     a, b = (checkpoint.load(folder / "models" / name) for folder in (run, other))
     return all(torch.equal(a[key][name], b[key][name]) for key in ("params", "params_ema") for name in a[key])
-
-
-@pytest.fixture(scope="session")
-def experiments(tmp_path_factory) -> Path:
-    """Experiments folder in which every stage ran for 6 iterations."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("experiments")
-    for stage in STAGES:
-        train(stage_options(stage, folder))
-    return folder
 
 
 __all__ = ["alive", "command", "end", "events", "finish", "run_folder", "same_weights", "signal", "start"]

@@ -45,10 +45,8 @@ def spoiled(monkeypatch):
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("only_gradient", [False, True])
-def test_a_step_that_is_not_finite_leaves_weights_and_moments_alone(
-    experiments, tmp_path, spoiled, stage, only_gradient
-):
-    model, batch = build(stage, experiments, tmp_path)
+def test_a_step_that_is_not_finite_leaves_weights_and_moments_alone(chain, tmp_path, spoiled, stage, only_gradient):
+    model, batch = build(stage, chain, tmp_path)
     spoiled(2, only_gradient=only_gradient)
     model.feed_data(batch)
     model.optimize_parameters(1)
@@ -64,8 +62,8 @@ def test_a_step_that_is_not_finite_leaves_weights_and_moments_alone(
     assert any(not torch.equal(before[0][name], tensor) for name, tensor in model.net_g.state_dict().items())
 
 
-def test_a_skipped_step_counts_as_an_iteration_and_is_logged(experiments, tmp_path, spoiled):
-    opt = stage_options("teacher", experiments, path__experiments_root=str(tmp_path))
+def test_a_skipped_step_counts_as_an_iteration_and_is_logged(chain, tmp_path, spoiled):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path))
     spoiled(3, 5)
     folder = train(opt)
     assert [(e["iter"], e["steps"], e["in_a_row"]) for e in events(folder) if e["event"] == "skip"] == [
@@ -77,8 +75,8 @@ def test_a_skipped_step_counts_as_an_iteration_and_is_logged(experiments, tmp_pa
     assert (state["iter"], state["skipped"]) == (6, [2, 0])
 
 
-def test_too_many_skipped_steps_end_the_run_and_name_the_last_checkpoint(experiments, tmp_path, spoiled):
-    opt = stage_options("mln_meta", experiments, path__experiments_root=str(tmp_path), train__max_skipped=3)
+def test_too_many_skipped_steps_end_the_run_and_name_the_last_checkpoint(chain, tmp_path, spoiled):
+    opt = stage_options("mln_meta", chain, path__experiments_root=str(tmp_path), train__max_skipped=3)
     opt["train"]["total_iter"] = 20
     spoiled(*range(5, 30))
     with pytest.raises(UserError, match=r"max_skipped: the last 4 steps .* the last checkpoint is .*/6\.state; lower"):
@@ -87,8 +85,8 @@ def test_too_many_skipped_steps_end_the_run_and_name_the_last_checkpoint(experim
     assert all(t.isfinite().all() for t in checkpoint.load(folder / "models/net_g_6.pth")["params"].values())
 
 
-def test_skipped_steps_are_told_at_the_end_however_rare_log_lines_are(experiments, tmp_path, spoiled):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__max_skipped=3)
+def test_skipped_steps_are_told_at_the_end_however_rare_log_lines_are(chain, tmp_path, spoiled):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__max_skipped=3)
     opt["logger"].update(print_freq=100, save_checkpoint_freq=100)
     spoiled(*range(1, 30))
     with pytest.raises(UserError, match=r"max_skipped: the last 6 steps .* nothing was saved before"):
@@ -96,15 +94,15 @@ def test_skipped_steps_are_told_at_the_end_however_rare_log_lines_are(experiment
     assert [e["steps"] for e in events(run_folder(opt)) if e["event"] == "skip"] == [6]
 
 
-def test_a_step_spoiled_on_one_process_is_skipped_on_both(experiments, tmp_path, monkeypatch):
+def test_a_step_spoiled_on_one_process_is_skipped_on_both(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    opt = stage_options("mln_meta", experiments, path__experiments_root=str(tmp_path))
+    opt = stage_options("mln_meta", chain, path__experiments_root=str(tmp_path))
     out = finish(opt, processes=2, script=ROOT / "tests/engine/spoiled_train.py")
     assert out.count("skipped (1, 0), weights equal True") == 2
 
 
-def test_weights_that_are_not_finite_are_never_saved(experiments, tmp_path):
-    model, _ = build("mln_bicubic", experiments, tmp_path, path__experiments_root=str(tmp_path))
+def test_weights_that_are_not_finite_are_never_saved(chain, tmp_path):
+    model, _ = build("mln_bicubic", chain, tmp_path, path__experiments_root=str(tmp_path))
     model.net_g.body[0].weight.data[0] = torch.nan
     with pytest.raises(CheckpointError, match="iteration 7: weights are not finite, nothing is saved"):
         model.save(7)
@@ -131,7 +129,7 @@ def test_too_little_memory_ends_in_one_line_of_advice(error, capsys):
     assert shown.count("\n") == 1
 
 
-def test_slow_reading_is_warned_of_once(experiments, tmp_path, monkeypatch):
+def test_slow_reading_is_warned_of_once(chain, tmp_path, monkeypatch):
     original = GTDataset.__getitem__
 
     def slow(self, sample):
@@ -139,17 +137,17 @@ def test_slow_reading_is_warned_of_once(experiments, tmp_path, monkeypatch):
         return original(self, sample)
 
     monkeypatch.setattr(GTDataset, "__getitem__", slow)
-    folder = train(stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path)))
+    folder = train(stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path)))
     log = next(folder.glob("*.log")).read_text()
     assert log.count("Reading data takes") == 1
-    usual = next((experiments / "demo_teacher_x4").glob("*.log")).read_text()
+    usual = next((chain / "demo_teacher_x4").glob("*.log")).read_text()
     assert "Reading data takes" not in usual
     assert "raise datasets.train.num_worker_per_gpu (now 0)" in log
 
 
-def test_keep_last_prunes_and_the_best_stays(experiments, tmp_path):
+def test_keep_last_prunes_and_the_best_stays(chain, tmp_path):
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
-    opt = stage_options("teacher", experiments, path__experiments_root=str(tmp_path), datasets__val=val)
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["datasets"]["val"].update(max_images=1, max_side=48)
     metric = {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}
     opt["val"] = {"val_freq": 1, "save_best": "psnr", "metrics": {"psnr": metric}}
@@ -167,15 +165,15 @@ def test_keep_last_prunes_and_the_best_stays(experiments, tmp_path):
     assert best == max(measured, key=measured.get)
 
 
-def test_save_best_must_name_a_metric(experiments, tmp_path):
-    opt = stage_options("teacher", experiments, path__experiments_root=str(tmp_path))
+def test_save_best_must_name_a_metric(chain, tmp_path):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path))
     opt["val"] = {"val_freq": 1, "save_best": "pnsr", "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
     with pytest.raises(UserError, match="save_best: 'pnsr', did you mean 'psnr'"):
         train(opt)
 
 
-def test_events_tell_the_story_of_a_run(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+def test_events_tell_the_story_of_a_run(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     folder = train(opt)
     (folder / "training_states/6.state").write_bytes(b"damaged")
     train(opt, "--auto_resume")
@@ -194,22 +192,22 @@ def test_events_tell_the_story_of_a_run(experiments, tmp_path):
     assert "6.state: damaged" in events(folder)[4]["reason"]
 
 
-def test_wandb_follows_the_tensorboard_log(experiments, tmp_path, monkeypatch):
+def test_wandb_follows_the_tensorboard_log(chain, tmp_path, monkeypatch):
     calls = []
     fake = types.ModuleType("wandb")
     fake.__spec__ = types.SimpleNamespace()
     fake.util = types.SimpleNamespace(generate_id=lambda: "abc")
     fake.init = lambda **kwargs: calls.append(kwargs)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     opt["logger"].update(use_tb_logger=True, wandb={"project": "sr"})
     train(opt)
     assert [(c["project"], c["name"], c["sync_tensorboard"]) for c in calls] == [("sr", "demo_mln_bicubic_x4", True)]
     assert json.dumps(calls[0]["config"])
 
 
-def test_wandb_that_is_not_installed_is_named(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+def test_wandb_that_is_not_installed_is_named(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     opt["logger"].update(use_tb_logger=True, wandb={"project": "sr"})
     with pytest.raises(UserError, match="wandb: not installed; pip install wandb"):
         train(opt)

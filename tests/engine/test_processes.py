@@ -17,11 +17,11 @@ from tests.model.conftest import STAGES, stage_options, train
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_equal_one_with_two_accumulation_steps(experiments, tmp_path, stage, monkeypatch):
+def test_two_processes_equal_one_with_two_accumulation_steps(chain, tmp_path, stage, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     found = {}
     for processes, steps in ((1, 2), (2, 1)):
-        opt = stage_options(stage, experiments, train__total_iter=5, train__accumulation_steps=steps)
+        opt = stage_options(stage, chain, train__total_iter=5, train__accumulation_steps=steps)
         opt["datasets"]["train"]["tasks_per_gpu"] = 1
         opt["path"]["experiments_root"] = str(tmp_path / str(processes))
         finish(opt, processes=processes, script=ROOT / "tests/engine/float64_train.py")
@@ -31,12 +31,12 @@ def test_two_processes_equal_one_with_two_accumulation_steps(experiments, tmp_pa
         torch.testing.assert_close(found[2][name], tensor, rtol=0, atol=1e-9)
 
 
-def test_a_test_shared_by_two_processes_writes_what_one_writes(experiments, tmp_path):
+def test_a_test_shared_by_two_processes_writes_what_one_writes(chain, tmp_path):
     opt = yaml.safe_load((ROOT / "options/demo/test_gaussian8_x4.yml").read_text())
     opt["datasets"]["test"].update(max_images=1, max_side=48)
     for name, stage in (("mln", "mln_meta"), ("t", "teacher"), ("g", "student")):
-        opt["path"][f"pretrain_network_{name}"] = str(experiments / f"demo_{stage}_x4/models/net_g_latest.pth")
-        shapes = stage_options(stage, experiments)["network_g"]
+        opt["path"][f"pretrain_network_{name}"] = str(chain / f"demo_{stage}_x4/models/net_g_latest.pth")
+        shapes = stage_options(stage, chain)["network_g"]
         opt[f"network_{name}"] = shapes
     written = []
     for processes in (1, 2):
@@ -50,8 +50,8 @@ def test_a_test_shared_by_two_processes_writes_what_one_writes(experiments, tmp_
     assert written[0] == written[1]
 
 
-def test_two_processes_resume_bit_for_bit_after_sigterm(experiments, tmp_path):
-    opt = stage_options("teacher", experiments, path__experiments_root=str(tmp_path / "cut"), train__total_iter=10000)
+def test_two_processes_resume_bit_for_bit_after_sigterm(chain, tmp_path):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path / "cut"), train__total_iter=10000)
     process = start(opt, processes=2)
     end(process, signal.SIGTERM)
     stopped = events(run_folder(opt))[-1]
@@ -64,8 +64,8 @@ def test_two_processes_resume_bit_for_bit_after_sigterm(experiments, tmp_path):
     assert same_weights(run_folder(opt), run_folder(whole))
 
 
-def test_a_killed_rank_ends_the_run(experiments, tmp_path):
-    opt = stage_options("student", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+def test_a_killed_rank_ends_the_run(chain, tmp_path):
+    opt = stage_options("student", chain, path__experiments_root=str(tmp_path), train__total_iter=100000)
     opt["datasets"]["train"]["num_worker_per_gpu"] = 1
     process = start(opt, processes=2)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
@@ -82,8 +82,8 @@ def test_a_killed_rank_ends_the_run(experiments, tmp_path):
     assert alive(process) == []
 
 
-def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     opt["path"]["resume_state"] = str(tmp_path / "1.state")
     (tmp_path / "1.state").write_bytes(b"damaged")
     done = subprocess.run(command(opt, processes=2), capture_output=True, text=True, timeout=120)
@@ -92,8 +92,8 @@ def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(experiments, tmp_p
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
-def test_processes_with_different_options_refuse_to_start(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path))
+def test_processes_with_different_options_refuse_to_start(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29671", "WORLD_SIZE": "2"}
     ranks = []
     for rank, lr in enumerate((1e-3, 1e-2)):
@@ -106,8 +106,8 @@ def test_processes_with_different_options_refuse_to_start(experiments, tmp_path)
     assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
-def test_an_image_that_a_worker_cannot_read_is_named_in_one_line(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path / "runs"))
+def test_an_image_that_a_worker_cannot_read_is_named_in_one_line(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path / "runs"))
     images = tmp_path / "images"
     images.mkdir()
     for n in range(3):
@@ -122,8 +122,8 @@ def test_an_image_that_a_worker_cannot_read_is_named_in_one_line(experiments, tm
     assert "Traceback" not in stderr
 
 
-def test_the_second_run_of_a_name_refuses(experiments, tmp_path):
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+def test_the_second_run_of_a_name_refuses(chain, tmp_path):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__total_iter=100000)
     process = start(opt)
     done = subprocess.run(command(opt, "--auto_resume"), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

@@ -10,9 +10,9 @@ from tests.model.conftest import stage_options, train
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
-def test_a_signal_saves_and_ends_and_the_run_goes_on_bit_for_bit(experiments, tmp_path, number, workers):
+def test_a_signal_saves_and_ends_and_the_run_goes_on_bit_for_bit(chain, tmp_path, number, workers):
     cut = {"path__experiments_root": str(tmp_path / "cut"), "datasets__train__num_worker_per_gpu": workers}
-    opt = stage_options("student", experiments, train__total_iter=100000, **cut)
+    opt = stage_options("student", chain, train__total_iter=100000, **cut)
     process = start(opt)
     code, stderr = end(process, number)
     assert code == 128 + number
@@ -35,10 +35,10 @@ def wait_for(path):
         time.sleep(0.02)
 
 
-def test_a_second_ctrl_c_ends_at_once(experiments, tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_at_once(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), datasets__val=val)
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
     opt["train"]["total_iter"] = 100000
     # every image takes a second, and a single Ctrl-C ends the validation after one: two must not wait for it
@@ -55,9 +55,9 @@ def test_a_second_ctrl_c_ends_at_once(experiments, tmp_path, monkeypatch):
     assert not (run_folder(opt) / "training_states/4.state").exists()
 
 
-def test_a_worker_that_hangs_does_not_hold_up_the_second_ctrl_c(experiments, tmp_path, monkeypatch):
+def test_a_worker_that_hangs_does_not_hold_up_the_second_ctrl_c(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), train__total_iter=100000)
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__total_iter=100000)
     opt["datasets"]["train"]["num_worker_per_gpu"] = 2
     process = start(opt, script=ROOT / "tests/engine/hanging_train.py")
     time.sleep(1)
@@ -68,10 +68,10 @@ def test_a_worker_that_hangs_does_not_hold_up_the_second_ctrl_c(experiments, tmp
     assert alive(process) == []
 
 
-def test_a_signal_during_validation_ends_it_and_the_resumed_run_validates_first(experiments, tmp_path, monkeypatch):
+def test_a_signal_during_validation_ends_it_and_the_resumed_run_validates_first(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
-    opt = stage_options("mln_bicubic", experiments, path__experiments_root=str(tmp_path), datasets__val=val)
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
     process = start(opt, script=ROOT / "tests/engine/slow_validation_train.py")
     wait_for(run_folder(opt) / "validating")

@@ -15,10 +15,10 @@ from tests.model.conftest import STAGES, stage_options, train
 from tests.model.test_stages import build
 
 
-def one_step(stage, experiments, tmp_path, **changes):
+def one_step(stage, chain, tmp_path, **changes):
     """Weights, gradients and losses after one step."""
     torch.manual_seed(0)
-    model, batch = build(stage, experiments, tmp_path, **changes)
+    model, batch = build(stage, chain, tmp_path, **changes)
     model.feed_data(batch)
     model.update_learning_rate(1)
     model.optimize_parameters(1)
@@ -35,25 +35,25 @@ def assert_close(found, expected, **tolerance):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_accumulating_two_tasks_equals_reading_both_at_once(experiments, tmp_path, stage):
-    whole = one_step(stage, experiments, tmp_path)
+def test_accumulating_two_tasks_equals_reading_both_at_once(chain, tmp_path, stage):
+    whole = one_step(stage, chain, tmp_path)
     changes = {"datasets__train__tasks_per_gpu": 1, "train__accumulation_steps": 2}
-    assert_close(one_step(stage, experiments, tmp_path, **changes), whole, rtol=1e-4, atol=1e-6)
+    assert_close(one_step(stage, chain, tmp_path, **changes), whole, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_clipping_scales_the_whole_gradient_to_the_norm(experiments, tmp_path, stage):
-    _, free, _ = one_step(stage, experiments, tmp_path)
+def test_clipping_scales_the_whole_gradient_to_the_norm(chain, tmp_path, stage):
+    _, free, _ = one_step(stage, chain, tmp_path)
     norm = torch.stack([grad.square().sum() for grad in free.values()]).sum().sqrt()
-    _, clipped, _ = one_step(stage, experiments, tmp_path, train__clip_grad_norm=float(norm) / 10)
+    _, clipped, _ = one_step(stage, chain, tmp_path, train__clip_grad_norm=float(norm) / 10)
     for name in free:
         torch.testing.assert_close(clipped[name], free[name] / 10, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
-def test_bf16_autocast_changes_rounding_alone(experiments, tmp_path, stage):
-    weights, grads, losses = one_step(stage, experiments, tmp_path)
-    weights_amp, grads_amp, losses_amp = one_step(stage, experiments, tmp_path, train__amp="bf16")
+def test_bf16_autocast_changes_rounding_alone(chain, tmp_path, stage):
+    weights, grads, losses = one_step(stage, chain, tmp_path)
+    weights_amp, grads_amp, losses_amp = one_step(stage, chain, tmp_path, train__amp="bf16")
     assert losses_amp != losses  # it did something
     for name, value in losses.items():
         assert losses_amp[name] == pytest.approx(value, rel=0.05)
@@ -63,16 +63,16 @@ def test_bf16_autocast_changes_rounding_alone(experiments, tmp_path, stage):
 
 
 @pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
-def test_channels_last_changes_nothing_but_rounding(experiments, tmp_path, stage):
-    plain = one_step(stage, experiments, tmp_path)
-    assert_close(one_step(stage, experiments, tmp_path, train__channels_last=True), plain, rtol=1e-3, atol=1e-5)
+def test_channels_last_changes_nothing_but_rounding(chain, tmp_path, stage):
+    plain = one_step(stage, chain, tmp_path)
+    assert_close(one_step(stage, chain, tmp_path, train__channels_last=True), plain, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["mln_bicubic", "teacher", "student"])
-def test_a_compiled_network_takes_the_same_step_and_leaves_the_same_names(experiments, tmp_path, stage):
-    plain = one_step(stage, experiments, tmp_path)
-    assert_close(one_step(stage, experiments, tmp_path, train__compile=True), plain, rtol=1e-3, atol=1e-5)
+def test_a_compiled_network_takes_the_same_step_and_leaves_the_same_names(chain, tmp_path, stage):
+    plain = one_step(stage, chain, tmp_path)
+    assert_close(one_step(stage, chain, tmp_path, train__compile=True), plain, rtol=1e-3, atol=1e-5)
 
 
 class _Reads(TorchDispatchMode):
@@ -89,8 +89,8 @@ class _Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_step_never_reads_a_tensor_on_the_host(experiments, tmp_path, stage):
-    model, batch = build(stage, experiments, tmp_path, train__clip_grad_norm=1.0)
+def test_a_step_never_reads_a_tensor_on_the_host(chain, tmp_path, stage):
+    model, batch = build(stage, chain, tmp_path, train__clip_grad_norm=1.0)
     model.feed_data(batch)
     model.optimize_parameters(1)  # collapses the upscaler, once
     with _Reads() as reads:
@@ -102,16 +102,16 @@ def test_a_step_never_reads_a_tensor_on_the_host(experiments, tmp_path, stage):
 
 
 @pytest.mark.parametrize("option", ["amp: bf16", "channels_last: true", "compile: true"])
-def test_mln_meta_refuses_what_its_functional_step_cannot_use(experiments, tmp_path, option):
+def test_mln_meta_refuses_what_its_functional_step_cannot_use(chain, tmp_path, option):
     key, value = option.split(": ")
-    opt = stage_options("mln_meta", experiments, path__experiments_root=str(tmp_path))
+    opt = stage_options("mln_meta", chain, path__experiments_root=str(tmp_path))
     with pytest.raises(UserError, match=f"train: unknown key '{key}'"):
         train(opt, "--force_yml", f"train:{key}={value}")
 
 
-def test_cosine_annealing_follows_its_formula(experiments, tmp_path):
+def test_cosine_annealing_follows_its_formula(chain, tmp_path):
     scheduler = {"type": "CosineAnnealingLR", "eta_min": 1e-4}
-    model, _ = build("mln_bicubic", experiments, tmp_path, train__scheduler=scheduler, train__total_iter=8)
+    model, _ = build("mln_bicubic", chain, tmp_path, train__scheduler=scheduler, train__total_iter=8)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=model.opt["train"]["optim_g"]["lr"])
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8, 1e-4)
     for current_iter in range(1, 9):
@@ -125,10 +125,10 @@ def test_cosine_annealing_follows_its_formula(experiments, tmp_path):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_resume_matrix(experiments, tmp_path, stage, workers, processes):
+def test_resume_matrix(chain, tmp_path, stage, workers, processes):
     """Every stage, with and without loader processes, alone and as two, cut at a random iteration."""
     cut = random.Random(f"{stage} {workers} {processes}").randint(1, 7)
-    opt = stage_options(stage, experiments, datasets__train__num_worker_per_gpu=workers, train__total_iter=8)
+    opt = stage_options(stage, chain, datasets__train__num_worker_per_gpu=workers, train__total_iter=8)
     folders = []
     for name, totals in (("cut", (cut, 8)), ("whole", (8,))):
         opt["path"]["experiments_root"] = str(tmp_path / name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from mrda_utils.options import parse_yaml
@@ -62,15 +61,3 @@ def train(opt: dict, *flags: str) -> Path:
     option_file.write_text(yaml.safe_dump(opt))
     train_pipeline(ROOT, ["-opt", str(option_file), *flags])
     return folder / opt["name"]
-
-
-@pytest.fixture(scope="session")
-def chain(tmp_path_factory) -> Path:
-    """Experiments folder in which all four stages ran for 6 iterations, one after the other."""
-    import torch
-
-    torch.set_num_threads(1)
-    experiments = tmp_path_factory.mktemp("chain")
-    for stage in STAGES:
-        train(stage_options(stage, experiments))
-    return experiments
