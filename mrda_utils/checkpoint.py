@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mrda_utils.errors import UserError
+from mrda_utils.files import written_whole
 
 
 class CheckpointError(UserError):
@@ -24,20 +23,12 @@ def save(content: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: the file system refused; nothing half-written stays behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with written_whole(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError | RuntimeError):
-            raise CheckpointError(f"{path}: cannot be written ({error})") from error
-        raise
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mrda_data.images import ImageError, read_rgb8
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, open_source
 from mrda_utils.errors import UserError, run
+from mrda_utils.files import written_whole
 
 MANIFEST = "prepare_data.jsonl"
 PNG_COMPRESSION = 3
@@ -66,16 +67,9 @@ def starts(length: int, sizes: Sizes) -> list[int]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that `path` holds either all of `data` or what it held before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(data)
 
 
 def for_each(items: list, work: Callable[[Any], Any], label: str, workers: int | None) -> Iterator[Any]:

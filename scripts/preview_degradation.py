@@ -8,9 +8,7 @@ The tasks are the first that training with this seed draws.
 from __future__ import annotations
 
 import argparse
-import os
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from mrda_data.degradation import Task, build_degradation
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.sources import BundledSource
 from mrda_utils.errors import UserError, run
+from mrda_utils.files import written_whole
 from mrda_utils.options import OptionError, read_options
 from mrda_utils.seeding import torch_generator
 
@@ -104,16 +103,10 @@ def _grid(tiles: list[tuple[torch.Tensor, list[str]]]) -> Image.Image:
 
 
 def _write(picture: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with written_whole(path) as file:
             picture.save(file, "PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
 
 
