@@ -119,15 +119,14 @@ def _abandon_newer_states(folder: Path, iteration: int) -> None:
             path.replace(path.with_name(f"{path.name}.abandoned"))
 
 
-def _prepare_folder(run: Run, state_path: Path | None) -> None:
+def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
     """Make the run's folder; an earlier run that is not gone on with is moved aside."""
     folder = Path(run.opt["path"]["run"])
     try:
         if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
             _archive(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if state_path is not None:
-            _abandon_newer_states(folder / "training_states", int(state_path.stem))
+        _abandon_newer_states(folder / "training_states", first_step)
         (folder / f"{run.opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
@@ -168,7 +167,8 @@ def _train(run: Run, stack: ExitStack) -> None:
     model = build_model(opt)
     if state is not None:
         model.resume_training(state, state_path)
-    on_rank_0(lambda: _prepare_folder(run, state_path))  # nothing is written or moved before everything has been read
+    # nothing is written or moved before everything has been read
+    on_rank_0(lambda: _prepare_folder(run, state_path, first_step))
 
     folder = Path(opt["path"]["run"])
     log_file = folder / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"

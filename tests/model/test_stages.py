@@ -252,6 +252,16 @@ def test_states_beyond_the_one_gone_on_from_are_abandoned(chain, tmp_path):
     assert equal(weights(run), weights(chain / opt["name"]))
 
 
+def test_a_state_may_have_any_name(chain, tmp_path):
+    run = tmp_path / "kept"
+    shutil.copytree(chain / "demo_mln_bicubic_x4", run)
+    (run / "training_states/3.state").rename(run / "training_states/good.state")
+    (run / "models/net_g_3.pth").rename(run / "models/net_g_good.pth")
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), name="kept")
+    opt["path"]["resume_state"] = str(run / "training_states/good.state")
+    assert equal(weights(train(opt)), weights(chain / "demo_mln_bicubic_x4"))
+
+
 def test_going_back_to_an_earlier_state_abandons_the_later_ones(chain, tmp_path):
     opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), train__total_iter=4)
     run = tmp_path / opt["name"]
