@@ -3,10 +3,18 @@
 from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported without it)
 
 # isort: split
+from mrda_model.baseline_model import MRDABaselineModel
 from mrda_model.mln_bicubic_model import MLNBicubicModel
 from mrda_model.mln_meta_model import MLNMetaModel
 from mrda_model.student_model import MRDAStudentModel
 from mrda_model.teacher_model import MRDATeacherModel
 from mrda_model.test_model import MRDATestModel
 
-__all__ = ["MLNBicubicModel", "MLNMetaModel", "MRDAStudentModel", "MRDATeacherModel", "MRDATestModel"]
+__all__ = [
+    "MLNBicubicModel",
+    "MLNMetaModel",
+    "MRDABaselineModel",
+    "MRDAStudentModel",
+    "MRDATeacherModel",
+    "MRDATestModel",
+]

@@ -647,6 +647,14 @@ class StudentOptions(TeacherOptions):
     train: StudentTrain
 
 
+class BaselineOptions(TrainOptions):
+    """Stage baseline, for comparison: no MLN, no teacher."""
+
+    model_type: Literal["MRDABaselineModel"] = Field(description="chooses the stage")
+    network_g: MrdaNet
+    train: NetworkTrain
+
+
 class TestOptions(Options):
     """A test."""
 
@@ -685,4 +693,5 @@ STAGES: dict[str, type[Options]] = {
     "MLNMetaModel": MLNMetaOptions,
     "MRDATeacherModel": TeacherOptions,
     "MRDAStudentModel": StudentOptions,
+    "MRDABaselineModel": BaselineOptions,
 }

@@ -25,6 +25,7 @@ STAGE_NAMES = {
     "MLNMetaModel": "mln_meta",
     "MRDATeacherModel": "teacher",
     "MRDAStudentModel": "student",
+    "MRDABaselineModel": "baseline",
     "MRDATestModel": "test",
 }
 
