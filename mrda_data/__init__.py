@@ -6,5 +6,6 @@ from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported 
 from mrda_data.benchmark_dataset import BenchmarkDataset
 from mrda_data.gt_dataset import GTDataset
 from mrda_data.lq_dataset import LQDataset
+from mrda_data.paired_dataset import PairedDataset
 
-__all__ = ["BenchmarkDataset", "GTDataset", "LQDataset"]
+__all__ = ["BenchmarkDataset", "GTDataset", "LQDataset", "PairedDataset"]

@@ -12,15 +12,11 @@ from torch.utils.data import Dataset
 
 from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_data.degradation.classic import classic_degrade
-from mrda_data.images import ImageError, read_rgb8
+from mrda_data.images import ImageError, read_rgb8, to_tensor
 from mrda_data.lr_set import check_lr_set, lr_file
 from mrda_data.protocols import protocol_cases
 from mrda_data.sources import check_source, open_source
 from mrda_utils.seeding import torch_generator
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 @DATASET_REGISTRY.register()
@@ -68,13 +64,13 @@ class BenchmarkDataset(Dataset):
         """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label) and `task`."""
         image_index, case_index = divmod(index, len(self.cases))
         scale, case, name = self.opt["scale"], self.cases[case_index], self.names[image_index]
-        image = _to_tensor(self._read(image_index))
+        image = to_tensor(self._read(image_index))
         height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
         gt = image[:, top : top + height // scale * scale, left : left + width // scale * scale]
         if self.lr_folder:
             path = self.lr_folder / lr_file(case.label, name)
-            lq = _to_tensor(read_rgb8(path)).contiguous()  # as degraded ones: convolutions round by memory layout
+            lq = to_tensor(read_rgb8(path)).contiguous()  # as degraded ones: convolutions round by memory layout
             if tuple(scale * side for side in lq.shape[1:]) != gt.shape[1:]:
                 raise ImageError(
                     f"{path}: {lq.shape[1]}x{lq.shape[2]} pixels, but {name} has {gt.shape[1]}x{gt.shape[2]} and scale "

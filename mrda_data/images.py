@@ -6,6 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from mrda_utils.errors import UserError
 
@@ -68,3 +70,8 @@ def read_rgb8(path: str | Path) -> np.ndarray:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     return decode_rgb8(data, path)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255

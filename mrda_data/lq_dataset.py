@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from mrda_data.images import to_tensor
 from mrda_data.sources import check_source, open_source
 
 
@@ -31,7 +31,7 @@ class LQDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """Return `lq` (3, H, W) float32 RGB in [0, 1], `lq_path` (the name) and `kernel` ("unknown")."""
-        image = torch.from_numpy(self.source.read(index)).permute(2, 0, 1).float() / 255
+        image = to_tensor(self.source.read(index))
         height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
         lq = image[:, top : top + height, left : left + width]

@@ -66,12 +66,13 @@ def _test(run: Run) -> None:
     metrics = opt["val"]["metrics"]
     datasets, left_out = {}, []
     for dataset_opt in opt["datasets"].values():
-        kind, key = ("HR", "dataroot_gt") if "dataroot_gt" in dataset_opt else ("LR", "dataroot_lq")
-        images = dataset_opt[key]
-        if images.startswith("bundled:") or Path(images).is_dir():
-            datasets[dataset_opt["name"]] = dataset_opt
+        keys = {"BenchmarkDataset": ["dataroot_gt"], "LQDataset": ["dataroot_lq"]}
+        wanted = [dataset_opt[key] for key in keys.get(dataset_opt["type"], ["dataroot_gt", "dataroot_lq"])]
+        missing = [images for images in wanted if not (images.startswith("bundled:") or Path(images).is_dir())]
+        if missing:
+            left_out.append(f"{dataset_opt['name']}: left out; put its images into {' and '.join(missing)}")
         else:
-            left_out.append(f"{dataset_opt['name']}: left out; put its {kind} images into {images}")
+            datasets[dataset_opt["name"]] = dataset_opt
     if not datasets:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *left_out]))
     for name, reason in missing_weights(metrics).items():

@@ -70,6 +70,7 @@ def _where(location: tuple[int | str, ...]) -> str:
         "GTDataset",
         "BenchmarkDataset",
         "LQDataset",
+        "PairedDataset",
         "MultiStepLR",
         "CosineAnnealingLR",
         "[key]",

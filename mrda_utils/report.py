@@ -97,7 +97,7 @@ def tables(
     for name, opt in datasets.items():
         metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
-        title = f"{name}, {opt.get('protocol', 'own LR images')}, x{scale}"
+        title = f"{name}, {opt.get('protocol', 'LR images as given')}, x{scale}"
         comparable = follows_protocol(opt, metric_opts, scale)
         digits = {metric: DIGITS.get(metric_opts[metric]["type"], ".2f") for metric in metrics}
         if by_kernel and name in by_kernel:

@@ -287,6 +287,16 @@ class LQSet(Section):
     max_side: Count | None = Field(None, description="crop LR images to this many pixels around the centre")
 
 
+class PairedSet(Section):
+    """Real LR images with their ground truth, in pairs by the order of their names."""
+
+    name: Name = Field(description="for log, tables and folders")
+    type: Literal["PairedDataset"] = Field(description="kind of data set")
+    dataroot_gt: DataRoot = Field(description="folder of HR images, or .lmdb")
+    dataroot_lq: DataRoot = Field(description="folder of LR images, or .lmdb")
+    max_images: Count | None = Field(None, description="use the first pairs only")
+
+
 class Adaptation(Section):
     """How MLN adapts to a task (paper Alg. 1 and 2)."""
 
@@ -661,7 +671,7 @@ class TestOptions(Options):
     model_type: Literal["MRDATestModel"] = Field(description="chooses the test")
     datasets: dict[
         Annotated[str, Field(pattern=r"^test(_\w+)?$")],
-        Annotated[BenchmarkSet | LQSet, Field(discriminator="type")],
+        Annotated[BenchmarkSet | LQSet | PairedSet, Field(discriminator="type")],
     ] = Field(description="`test`, `test_...`; a set whose folder is not there is left out.")
     network_g: MrdaNet | None = Field(None, description="Student.")
     network_t: MrdaNet | None = Field(None, description="Teacher, an oracle.")

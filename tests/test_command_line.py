@@ -167,4 +167,4 @@ def test_missing_benchmark_folders_are_one_line_each(demo, tmp_path):
     ]
     done = run(ROOT / "test.py", "-opt", DEMO / "test_gaussian8_x4.yml", "--force_yml", *forced)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"Set5: left out; put its HR images into {ROOT}/nowhere/Set5" in done.stdout
+    assert f"Set5: left out; put its images into {ROOT}/nowhere/Set5" in done.stdout

@@ -137,7 +137,7 @@ def test_own_lr_images_have_rows_of_what_needs_no_ground_truth(run, hr, capsys):
         for image in ("chelsea.png", "rocket.jpg")
         for method in ("Bicubic", "Student")
     ]
-    assert "Own, own LR images, x4\n\n| method   |   niqe |" in report
+    assert "Own, LR images as given, x4\n\n| method   |   niqe |" in report
 
 
 def test_own_lr_images_are_shown_without_ground_truth_and_kernel(run, tmp_path):
@@ -159,7 +159,43 @@ def test_own_lr_items(tmp_path):
 
 def test_a_missing_folder_of_own_images_is_left_out_by_name(run, hr, capsys):
     run("x", {"test": {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}, "test_own": {**OWN, "dataroot_lq": "no"}})
-    assert "Own: left out; put its LR images into " in capsys.readouterr().out
+    assert "Own: left out; put its images into " in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------- LR images with ground truth
+@pytest.fixture
+def pairs(run, hr, tmp_path):
+    """The images of `hr` as a camera's pairs: sides multiples of 4, partners with names of their own."""
+    made = {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}
+    run("made", {"test": made}, flags=["--save_lr", str(tmp_path / "lr")])
+    for kind in ("real_hr", "real_lr"):
+        (tmp_path / kind).mkdir()
+    for name in ("a", "b"):
+        Image.open(hr / f"{name}.png").crop((0, 0, 40, 36)).save(tmp_path / f"real_hr/{name}_HR.png")
+        next((tmp_path / "lr/X").rglob(f"{name}.png")).rename(tmp_path / f"real_lr/{name}_LR4.png")
+    roots = {f"dataroot_{key}": str(tmp_path / f"real_{kind}") for key, kind in (("gt", "hr"), ("lq", "lr"))}
+    return {"name": "Real", "type": "PairedDataset", **roots}
+
+
+def test_pairs_give_the_numbers_of_the_route_that_made_them(run, hr, pairs):
+    made = {**SET, "dataroot_gt": pairs["dataroot_gt"], "protocol": "bicubic"}
+    report, rows, _ = run("both", {"test": made, "test_real": pairs})
+    values = {name: [row[3:] for row in rows if row[0] == name] for name in ("X", "Real")}
+    assert len(values["Real"]) == 2 * 3 * 2  # images, methods, metrics
+    assert values["Real"] == values["X"]
+    assert {row[1] for row in rows if row[0] == "Real"} == {"a_LR4.png", "b_LR4.png"}
+    assert "Real, LR images as given, x4" in report
+
+
+def test_pairs_that_do_not_belong_together_are_named(run, pairs, tmp_path, capsys):
+    Image.new("RGB", (10, 10)).save(tmp_path / "real_lr/b_LR4.png")
+    with pytest.raises(UserError, match=r"Real: b_LR4\.png has 10x10 pixels and its ground truth b_HR\.png 36x40"):
+        run("x", {"test": pairs})
+    (tmp_path / "real_lr/b_LR4.png").unlink()
+    with pytest.raises(UserError, match=r"real_hr has 2 images and .*real_lr 1: each needs its partner"):
+        run("x", {"test": pairs})
+    run("x", {"test": {**pairs, "dataroot_lq": "no"}, "test_own": OWN}, NIQE)
+    assert "Real: left out; put its images into " in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------------- outputs without a value

@@ -109,7 +109,7 @@ def test_published_cases_are_for_x4(scale):
 def test_a_set_without_ground_truth_has_a_table_of_its_metrics():
     means = {("Own", "Bicubic", "niqe"): 5.678, ("Own", "Student", "niqe"): 4.321}
     text = tables(means, {"Own": {}, "None": {}}, {"niqe": {"type": "calculate_niqe"}}, 4, "github")
-    assert text.startswith("Own, own LR images, x4\n\n| method   |   niqe |")
+    assert text.startswith("Own, LR images as given, x4\n\n| method   |   niqe |")
     assert "| Student  |   4.32 |" in text
     assert "None" not in text
 
