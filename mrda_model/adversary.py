@@ -17,6 +17,7 @@ from mrda_model.perceptual import build_perceptual_loss
 from mrda_utils import checkpoint
 
 POWER_ITERATIONS = 20  # before the first step: largest singular values to a few percent
+DRIFT_STEPS = 100
 
 
 class Adversary:
@@ -51,6 +52,7 @@ class Adversary:
         self.optimizer = torch.optim.Adam(self.bare.parameters(), **optim_opt, fused=True)
         self.gt_usm = train_opt["gan_gt_usm"]
         self.iters, self.init_iters = train_opt["net_d_iters"], train_opt["net_d_init_iters"]
+        self.shift = torch.zeros(3, device=device)
 
     def begin_step(self) -> None:
         """To be called before anything else of an optimizer step."""
@@ -87,7 +89,17 @@ class Adversary:
                 "l_d_fake": self.cri_gan(fake, False, is_disc=True),
             }
             (sum(losses.values()) / steps).backward()
-        return {**losses, "colour_drift": colour_drift(sr, batch.lq)}
+        return {**losses, "colour_drift": self.colour_drift(sr, batch.lq)}
+
+    def colour_drift(self, sr: Tensor, lq: Tensor) -> Tensor:
+        """Largest shift of a channel's mean between SR (N, 3, sH, sW) and LR (N, 3, H, W), in 1/255.
+
+        The shift that all images share: an adversarial loss does not see it, and it grows slowly. What differs from
+        batch to batch is averaged away over about `DRIFT_STEPS` calls; the average starts from zero with each process.
+        """
+        now = 255 * (sr.detach().mean((0, 2, 3)) - lq.mean((0, 2, 3)))
+        self.shift = torch.where(now.isfinite(), self.shift.lerp(now, 1 / DRIFT_STEPS), self.shift)
+        return self.shift.abs().max()
 
     def step(self, losses: dict[str, Tensor]) -> Tensor:
         """Take the discriminator's step; see `guarded_step`."""
@@ -105,11 +117,3 @@ class Adversary:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
-
-
-def colour_drift(sr: Tensor, lq: Tensor) -> Tensor:
-    """Largest difference of a channel's mean over a batch, between SR (N, 3, sH, sW) and LR (N, 3, H, W), in 1/255.
-
-    A shift that all images share; an adversarial loss does not see it, and it grows slowly.
-    """
-    return 255 * (sr.detach().mean((0, 2, 3)) - lq.mean((0, 2, 3))).abs().max()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_model.adaptation import stack
-from mrda_model.adversary import colour_drift
+from mrda_model.adversary import DRIFT_STEPS
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from tests.engine.conftest import ROOT, finish, run_folder, same_weights
@@ -178,12 +178,19 @@ def test_the_first_step_has_normalised_weights(chain, tmp_path):
     assert torch.linalg.matrix_norm(conv.weight.detach().flatten(1), 2) == pytest.approx(1, abs=0.1)
 
 
-def test_colour_drift_is_the_largest_shift_of_a_channel():
-    lq = torch.rand(2, 3, 4, 4)
-    sr = F.interpolate(lq, scale_factor=4, mode="nearest")
-    torch.testing.assert_close(colour_drift(sr, lq), torch.tensor(0.0), atol=1e-4, rtol=0)
-    sr[:, 1] -= 3 / 255
-    torch.testing.assert_close(colour_drift(sr, lq), torch.tensor(3.0), atol=1e-3, rtol=0)
+def test_colour_drift_is_the_largest_shift_that_all_batches_share(chain, tmp_path):
+    adversary = build("teacher", chain, tmp_path, **GAN)[0].adversary
+    expected = torch.zeros(3)
+    for step in range(3 * DRIFT_STEPS):
+        lq = torch.rand(2, 3, 4, 4)
+        shift = torch.tensor([10.0, 10.0, 10.0]) * (-1) ** step - torch.tensor([0.0, 3.0, 1.0])
+        sr = F.interpolate(lq, scale_factor=4, mode="nearest") + shift.view(3, 1, 1) / 255
+        found = adversary.colour_drift(sr, lq)
+        expected += (shift - expected) / DRIFT_STEPS
+    torch.testing.assert_close(found, expected.abs().max(), atol=1e-3, rtol=0)
+    assert found.item() == pytest.approx(3, abs=0.3)
+    adversary.colour_drift(sr * torch.nan, lq)  # a skipped step
+    assert adversary.colour_drift(sr, lq).isfinite()
 
 
 def test_the_perceptual_loss_pulls_towards_the_ground_truths_features(chain, tmp_path):
