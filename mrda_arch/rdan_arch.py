@@ -25,7 +25,8 @@ def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
     k = kernel.shape[-1]
     if is_channels_last(feat):
         samples = zip(feat.split(1), kernel, strict=True)
-        return torch.cat([F.conv2d(x, own[:, None], padding=k // 2, groups=c) for x, own in samples])
+        out = [F.conv2d(x, own[:, None], padding=k // 2, groups=c) for x, own in samples]
+        return torch.cat(out) if n > 1 else out[0]
     out = F.conv2d(feat.reshape(1, n * c, h, w), kernel.reshape(n * c, 1, k, k), padding=k // 2, groups=n * c)
     return out.view(n, c, h, w)
 
@@ -46,8 +47,8 @@ class RDAConv(nn.Module):
     def forward(self, feat: Tensor, cond: Tensor) -> Tensor:
         """Modulate `feat` (N, C, h, w) by the compressed representation `cond` (N, C)."""
         kernel = self.kernel(cond).view(*feat.shape[:2], 3, 3)
-        dynamic = F.leaky_relu(depthwise_per_sample(feat, kernel), NEGATIVE_SLOPE)
-        return torch.sigmoid(self._modulation(feat)) * dynamic + feat
+        dynamic = F.leaky_relu(depthwise_per_sample(feat, kernel), NEGATIVE_SLOPE, inplace=True)
+        return (torch.sigmoid(self._modulation(feat)) * dynamic).add_(feat)
 
     def _modulation(self, feat: Tensor) -> Tensor:
         if not is_channels_last(feat):
@@ -70,10 +71,10 @@ class RDABlock(nn.Module):
 
     def forward(self, feat: Tensor, cond: Tensor) -> Tensor:
         """(N, C, h, w) and (N, C) -> (N, C, h, w)."""
-        x = F.leaky_relu(self.rda1(feat, cond), NEGATIVE_SLOPE)
-        x = F.leaky_relu(self.conv1(x), NEGATIVE_SLOPE)
-        x = F.leaky_relu(self.rda2(x, cond), NEGATIVE_SLOPE)
-        return self.conv2(x) + feat
+        x = F.leaky_relu(self.rda1(feat, cond), NEGATIVE_SLOPE, inplace=True)
+        x = F.leaky_relu(self.conv1(x), NEGATIVE_SLOPE, inplace=True)
+        x = F.leaky_relu(self.rda2(x, cond), NEGATIVE_SLOPE, inplace=True)
+        return self.conv2(x).add_(feat)
 
 
 @ARCH_REGISTRY.register()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from mrda_arch import MLN
-from mrda_model.collapse import MIN_SIDE, collapsed
+from mrda_arch.collapse import collapsed
 from mrda_utils.resize import imresize
 
 Weights = dict[str, Tensor]
@@ -60,7 +60,7 @@ def _upscale(mln: MLN, feat: Tensor, how: Adaptation) -> Tensor:
     """MLN's upscaler: collapsed where it is frozen, else layer by layer."""
     frozen = not any(p.requires_grad for p in mln.upscaler.parameters())
     with torch.autocast(feat.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
-        if how.collapse and frozen and min(feat.shape[-2:]) >= MIN_SIDE:
+        if how.collapse and frozen:
             return collapsed(mln.upscaler, mln.upscale)(feat)
         return mln.upscaler(feat)
 

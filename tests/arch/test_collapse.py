@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mrda_arch import MLN
+from mrda_arch import MLN, MRDANet
+from mrda_arch.collapse import CollapsedUpscaler, collapse_upscaler, collapsed
 from mrda_arch.den_arch import DEN
 from mrda_model.adaptation import Adaptation, adapted_features, super_resolve
-from mrda_model.collapse import CollapsedUpscaler, collapsed
 from mrda_utils.resize import imresize
 
 
@@ -58,20 +58,39 @@ def test_built_once_and_again_when_the_weights_change():
     torch.testing.assert_close(again(feat), mln.upscaler(feat), rtol=1e-4, atol=1e-5)
 
 
-def test_a_trained_upscaler_and_a_tiny_feature_map_take_the_plain_path(monkeypatch):
+def test_a_trained_upscaler_takes_the_plain_path(monkeypatch):
     def refuse(self, feat):
         raise AssertionError("collapsed")
 
-    monkeypatch.setattr(CollapsedUpscaler, "__call__", refuse)
-
-    def restore(height, width):
-        lq = torch.rand(1, 3, height, width)
-        weights = dict(mln.body.named_parameters())
-        return super_resolve(mln, weights, lq, imresize(lq, 4), Adaptation([])).shape
-
-    mln = frozen()
-    assert restore(2, 9) == (1, 3, 8, 36)
+    monkeypatch.setattr(CollapsedUpscaler, "forward", refuse)
+    mln, lq = frozen(), torch.rand(1, 3, 3, 9)
+    weights = dict(mln.body.named_parameters())
     with pytest.raises(AssertionError, match="collapsed"):
-        restore(3, 9)
+        super_resolve(mln, weights, lq, imresize(lq, 4), Adaptation([]))
     mln.upscaler.requires_grad_(True)
-    assert restore(3, 9) == (1, 3, 12, 36)
+    assert super_resolve(mln, weights, lq, imresize(lq, 4), Adaptation([])).shape == (1, 3, 12, 36)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (3, 3), (20, 13)])
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_a_network_that_only_restores_gives_the_same_image(factor, size):
+    torch.manual_seed(0)
+    net, lq = MRDANet(num_feat=6, num_block=2, den_feat=4, upscale=factor).double(), torch.rand(2, 3, *size).double()
+    expected, weights = net(lq), net.state_dict()
+    assert not isinstance(net.rdan.upscaler, CollapsedUpscaler)
+    found = collapse_upscaler(net)(lq)
+    assert isinstance(net.rdan.upscaler, CollapsedUpscaler)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert len(net.state_dict()) == len(weights)
+
+
+@torch.inference_mode()
+def test_it_can_be_built_where_there_are_no_gradients():
+    net, lq = MRDANet(num_feat=6, num_block=1, den_feat=4), torch.rand(1, 3, 5, 6)
+    expected = net(lq)
+    torch.testing.assert_close(collapse_upscaler(net)(lq), expected, rtol=0, atol=1e-5)
+
+
+def test_a_direct_tail_stays():
+    net = MRDANet(num_feat=6, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
+    assert not isinstance(collapse_upscaler(net).rdan.upscaler, CollapsedUpscaler)

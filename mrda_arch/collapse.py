@@ -1,4 +1,4 @@
-"""MLN's frozen upscaler as one small convolution.
+"""A frozen upscaler as one small convolution.
 
 The upscaler has no activation (see `Upscaler`), and linear layers in a row are one linear layer: the idea behind
 SESR's collapsible blocks (Bhardwaj et al., MLSys 2022) and RepVGG (Ding et al., CVPR 2021). Here the composition of
@@ -11,32 +11,36 @@ positions the map is linear too, but another one: four edges and four corners, e
 
 from __future__ import annotations
 
+from copy import deepcopy
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrda_arch.arch_util import Upscaler
+from mrda_arch.mrda_net_arch import MRDANet
 
 SIZE = 5  # of the kernels: the first convolution reaches 1 LR position, the others together 1 more
 MIN_SIDE = 3  # of the feature map: an edge's kernel looks 3 positions deep
 _PLACES = (0, SIZE // 2, SIZE - 1)  # first, inner and last position of an axis of length SIZE
 
 
-class CollapsedUpscaler:
+class CollapsedUpscaler(nn.Module):
     """A frozen upscaler's map, exact up to rounding, border included.
 
     Args:
-        upscaler: its parameters must not require grad.
+        upscaler: its weights must not change any more.
         upscale: its factor.
     """
 
     def __init__(self, upscaler: Upscaler, upscale: int) -> None:
+        super().__init__()
         self.upscale = upscale
+        self.upscaler = deepcopy(upscaler)  # for tiny maps; a copy, since the cache must not hold its key
         example = next(upscaler.parameters())
-        kernels, biases = _probe(upscaler, upscale)
-        self.kernels, self.biases = kernels.to(example), biases.to(example)
+        for name, tensor in zip(("kernels", "biases"), _probe(upscaler, upscale), strict=True):
+            self.register_buffer(name, tensor.to(example), persistent=False)
 
     def _conv(self, feat: Tensor, row: int, column: int, padding: tuple[int, int]) -> Tensor:
         """Outputs at the places (row, column), each 0 first, 1 inner or 2 last; a border's kernel lacks one side."""
@@ -44,8 +48,10 @@ class CollapsedUpscaler:
         weight = self.kernels[row, column, :, :, rows[0] : rows[1], columns[0] : columns[1]]
         return F.conv2d(feat, weight.to(feat), self.biases[row, column].to(feat), padding=padding)
 
-    def __call__(self, feat: Tensor) -> Tensor:
-        """(N, C', h, w) -> (N, 3, upscale h, upscale w) for h, w >= 3; differentiable in `feat`."""
+    def forward(self, feat: Tensor) -> Tensor:
+        """(N, C', h, w) -> (N, 3, upscale h, upscale w); differentiable in `feat`."""
+        if min(feat.shape[-2:]) < MIN_SIDE:
+            return self.upscaler(feat)
         sides = {0: slice(None, MIN_SIDE), 1: slice(None), 2: slice(-MIN_SIDE, None)}
         lines = [
             torch.cat(
@@ -60,28 +66,29 @@ class CollapsedUpscaler:
         return F.pixel_shuffle(torch.cat(lines, dim=2), self.upscale)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _probe(upscaler: Upscaler, upscale: int) -> tuple[Tensor, Tensor]:
     """Kernels (3, 3, 3 upscale^2, C', 5, 5) and biases (3, 3, 3 upscale^2) of the nine places, in float64.
 
     A kernel's row is the gradient of one output by the input: all of them come from one backward pass over a batch.
     """
-    weights = {name: p.detach().double() for name, p in upscaler.named_parameters()}
+    weights = {name: p.detach().clone().double() for name, p in upscaler.named_parameters()}
     num_feat = next(iter(weights.values())).shape[1]
 
     def unshuffled(feat: Tensor) -> Tensor:
         return F.pixel_unshuffle(torch.func.functional_call(upscaler, weights, (feat,)), upscale)
 
     zero = torch.zeros(1, num_feat, SIZE, SIZE, dtype=torch.float64, device=next(upscaler.parameters()).device)
-    with torch.enable_grad():
-        origin = unshuffled(zero.requires_grad_())
-        channels = origin.shape[1]
-        kernels = zero.new_zeros(3, 3, channels, num_feat, SIZE, SIZE)
-        for i, y in enumerate(_PLACES):
-            for j, x in enumerate(_PLACES):
-                seeds = torch.zeros(channels, *origin.shape, dtype=torch.float64, device=zero.device)
-                seeds[range(channels), 0, range(channels), y, x] = 1
-                (grad,) = torch.autograd.grad(origin, zero, seeds, retain_graph=True, is_grads_batched=True)
-                kernels[i, j] = grad[:, 0]
+    origin = unshuffled(zero.requires_grad_())
+    channels = origin.shape[1]
+    kernels = zero.new_zeros(3, 3, channels, num_feat, SIZE, SIZE)
+    for i, y in enumerate(_PLACES):
+        for j, x in enumerate(_PLACES):
+            seeds = torch.zeros(channels, *origin.shape, dtype=torch.float64, device=zero.device)
+            seeds[range(channels), 0, range(channels), y, x] = 1
+            (grad,) = torch.autograd.grad(origin, zero, seeds, retain_graph=True, is_grads_batched=True)
+            kernels[i, j] = grad[:, 0]
     places = torch.tensor(_PLACES, device=zero.device)
     biases = origin.detach()[0][:, places][:, :, places].permute(1, 2, 0)
     # a place's kernel is centred on it: shift the borders' so that all have the position itself in the middle
@@ -100,3 +107,13 @@ def collapsed(upscaler: Upscaler, upscale: int) -> CollapsedUpscaler:
     if upscaler not in _cache or _cache[upscaler][0] != key:
         _cache[upscaler] = (key, CollapsedUpscaler(upscaler, upscale))
     return _cache[upscaler][1]
+
+
+def collapse_upscaler(net: MRDANet) -> MRDANet:
+    """Collapse the upscaler of a network that only restores, in place; at paper size it is a quarter of the work.
+
+    A direct tail is one convolution already and stays.
+    """
+    if len(net.rdan.upscaler) > 2:
+        net.rdan.upscaler = CollapsedUpscaler(net.rdan.upscaler, net.upscale)
+    return net
