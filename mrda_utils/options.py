@@ -91,12 +91,12 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def validate(options: Any, is_train: bool, name: str) -> dict:
+def validate(options: Any, is_train: bool | None, name: str) -> dict:
     """Check parsed options against their stage's schema and fill in the defaults.
 
     Args:
         options: what `parse_yaml` returned.
-        is_train: a stage's options, or a test's.
+        is_train: a stage's options, or a test's; None for either.
         name: file name for messages.
 
     Raises:
@@ -104,7 +104,8 @@ def validate(options: Any, is_train: bool, name: str) -> dict:
     """
     if not isinstance(options, dict):
         raise OptionError(f"{name}: expected sections, found {type(options).__name__}")
-    known = STAGES if is_train else {"MRDATestModel": TestOptions}
+    test = {"MRDATestModel": TestOptions}
+    known = {True: STAGES, False: test, None: {**STAGES, **test}}[is_train]
     model_type = options.get("model_type")
     if not isinstance(model_type, str) or model_type not in known:
         raise OptionError(f"{name}: model_type: {model_type!r}, {did_you_mean(str(model_type), list(known))}")
@@ -115,7 +116,7 @@ def validate(options: Any, is_train: bool, name: str) -> dict:
         raise OptionError(f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name}:", *lines])) from error
 
 
-def read_options(path: str | Path, is_train: bool, forced: list[str]) -> tuple[dict, str]:
+def read_options(path: str | Path, is_train: bool | None, forced: list[str]) -> tuple[dict, str]:
     """Read, force and validate an option file; return the options and the file's text."""
     try:
         text = Path(path).read_text(encoding="utf-8")

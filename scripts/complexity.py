@@ -1,0 +1,65 @@
+"""Parameters, Mult-Adds and runtime of the networks in an option file, as in the paper's Tables II to V.
+
+python scripts/complexity.py -opt options/train_student_x4.yml [--lr_size 180 320] [--runs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import mrda_loss  # noqa: F401  (these imports register what option files name, and let BasicSR be imported)
+import mrda_model  # noqa: F401
+
+# isort: split
+import torch
+from basicsr.archs import build_network
+from tabulate import tabulate
+
+from mrda_utils.complexity import count_mult_adds, count_parameters, device_name, input_channels, runtime
+from mrda_utils.distributed import start
+from mrda_utils.errors import UserError, run
+from mrda_utils.options import OptionError, read_options
+
+HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
+
+
+def networks(opt: dict) -> dict[str, dict]:
+    """Options of each network that restores images, by its name in the option file."""
+    found = {key: value for key, value in opt.items() if key.startswith("network_") and key != "network_d"}
+    if not found:
+        raise OptionError("-opt: names no network; try options/train_student_x4.yml")
+    return found
+
+
+def measure(name: str, network_opt: dict, height: int, width: int, device: torch.device, runs: int) -> list:
+    """A row of the table; weights are random, which costs the same."""
+    channels = input_channels(network_opt)
+    net = build_network(network_opt).eval().to(device)
+    mult_adds = count_mult_adds(net, height, width, channels)
+    milliseconds = 1000 * runtime(net, device, height, width, channels, runs)
+    return [name, network_opt["type"], count_parameters(net) / 1e6, mult_adds / 1e9, milliseconds]
+
+
+def main() -> None:
+    """Print the table of what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-opt", required=True, help="option file (YAML), a stage's or a test's")
+    parser.add_argument("--lr_size", nargs=2, type=int, default=[180, 320], metavar=("H", "W"), help="the paper's")
+    parser.add_argument("--runs", type=int, default=5, help="timed ones; their median is printed")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options: device=cpu")
+    args = parser.parse_args()
+    if min(*args.lr_size, args.runs) < 1:
+        raise UserError(f"--lr_size {args.lr_size}, --runs {args.runs}: must be at least 1")
+    opt, _ = read_options(args.opt, None, args.force_yml)
+    device = start("none", opt["device"], timeout=1).device
+    rows = [measure(name, net, *args.lr_size, device, args.runs) for name, net in networks(opt).items()]
+    print(tabulate(rows, HEADERS, floatfmt=("", "", ".2f", ".2f", ".2f")))  # noqa: T201
+    height, width = args.lr_size
+    print(  # noqa: T201
+        f"\nLR {height}x{width}, x{opt['scale']}; time: median of {args.runs} runs on {device_name(device)}, "
+        f"torch {torch.__version__}; MLN without adaptation"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from basicsr.archs import build_network
+
+from mrda_utils import complexity
+from mrda_utils.complexity import count_mult_adds, count_parameters, device_name, input_channels, runtime
+from mrda_utils.errors import UserError
+from scripts.complexity import main
+from tests.model.conftest import SIZE, shrunk
+
+ROOT = Path(__file__).resolve().parents[2]
+RCAN = {"type": "RCAN", "num_in_ch": 3, "num_out_ch": 3, "num_group": 10, "num_block": 20}
+SWINIR = {
+    "type": "SwinIR",
+    "upscale": 4,
+    "window_size": 8,
+    "embed_dim": 180,
+    "depths": [6] * 6,
+    "num_heads": [6] * 6,
+    "mlp_ratio": 2,
+    "upsampler": "pixelshuffle",
+}
+
+
+@pytest.fixture
+def table(monkeypatch, tmp_path, capsys):
+    """Function that runs the command on options; returns the rows by network and what it printed."""
+
+    def table(opt, *flags):
+        (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
+        monkeypatch.setattr("sys.argv", ["complexity.py", "-opt", str(tmp_path / "o.yml"), *flags])
+        main()
+        text = capsys.readouterr().out
+        rows = {cells[0]: cells[1:] for cells in map(str.split, text.splitlines()) if len(cells) == 5}
+        return rows, text
+
+    return table
+
+
+def test_every_network_that_restores_has_a_row(table):
+    opt = shrunk(ROOT / "options/train_student_x4.yml")
+    rows, text = table(opt, "--lr_size", "10", "12", "--runs", "2")
+    assert list(rows) == ["-----------", "network_g", "network_mln", "network_t"]
+    for section in ("network_g", "network_t", "network_mln"):
+        net = build_network(opt[section])
+        assert rows[section][0] == opt[section]["type"]
+        assert float(rows[section][1]) == pytest.approx(count_parameters(net) / 1e6, abs=0.005)
+        expected = count_mult_adds(net, 10, 12, input_channels(opt[section])) / 1e9
+        assert float(rows[section][2]) == pytest.approx(expected, abs=0.005)
+        assert float(rows[section][3]) > 0
+    assert "LR 10x12, x4; time: median of 2 runs on " + device_name(torch.device("cpu")) in text
+
+
+def test_the_papers_student_has_the_papers_columns(table):
+    opt = shrunk(ROOT / "options/test_gaussian8.yml")
+    full = yaml.safe_load((ROOT / "options/test_gaussian8.yml").read_text())
+    opt["network_g"] = full["network_g"]
+    rows, _ = table(opt, "--lr_size", "18", "32", "--runs", "1")
+    assert rows["network_g"][1] == "5.84"  # Table II
+    assert float(rows["network_g"][2]) == pytest.approx(172.13 / 100, rel=0.005)
+
+
+def test_a_file_without_networks_is_an_error(table):
+    opt = yaml.safe_load((ROOT / "options/test_bicubic.yml").read_text())
+    with pytest.raises(UserError, match="names no network"):
+        table(opt)
+
+
+@pytest.mark.parametrize("flags", [["--runs", "0"], ["--lr_size", "0", "5"]])
+def test_sizes_and_runs_are_positive(table, flags):
+    with pytest.raises(UserError, match="must be at least 1"):
+        table(shrunk(ROOT / "options/train_student_x4.yml"), *flags)
+
+
+def test_the_time_is_the_median_after_a_warm_up(monkeypatch):
+    now, costs = [0.0], iter([100.0, 5.0, 1.0, 3.0, 9.0, 2.0])
+    monkeypatch.setattr(complexity.time, "perf_counter", lambda: now[0])
+
+    def net(lq, cond):
+        assert (lq.shape, cond.shape) == ((1, 3, 6, 7), (1, 5, 6, 7))
+        now[0] += next(costs)
+
+    assert runtime(net, torch.device("cpu"), 6, 7, (3, 5)) == 3.0
+
+
+def test_a_teacher_is_counted_with_what_its_den_reads():
+    net_opt = {"type": "MRDANet", **SIZE, "den_in_ch": 5}
+    net, student = build_network(net_opt), build_network({**net_opt, "den_in_ch": 3})
+    assert input_channels(net_opt) == (3, 5)
+    more = count_mult_adds(net, 8, 9, (3, 5)) - count_mult_adds(student, 8, 9)
+    assert more == 8 * 9 * (5 - 3) * SIZE["den_feat"] * 9  # DEN's first convolution
+
+
+@pytest.mark.parametrize(("opt", "millions"), [(RCAN, 15.59), (SWINIR, 11.90)], ids=["RCAN", "SwinIR"])
+def test_basicsrs_networks_have_the_sizes_of_table_ii(opt, millions):
+    assert count_parameters(build_network(opt)) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_counting_leaves_a_network_as_it_was():
+    small = {"depths": [2], "num_heads": [2], "embed_dim": 4, "window_size": 4, "img_size": 8}
+    net = build_network({**SWINIR, **small}).eval()  # keeps a tensor on the device of its last input
+    lq = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        before = net(lq)
+        assert count_mult_adds(net, 8, 8) > 0
+        assert torch.equal(net(lq), before)
+
+
+def test_mult_adds_of_attention_by_hand():
+    class Attention(torch.nn.Module):
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)  # (1, 20, 3)
+            return (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+
+    assert count_mult_adds(Attention(), 4, 5) == 2 * 20 * 20 * 3
+
+
+def test_the_cpu_is_named_with_its_threads():
+    assert re.fullmatch(r".+, 1 thread\(s\)", device_name(torch.device("cpu")))
