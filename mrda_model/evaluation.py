@@ -6,12 +6,14 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import attrgetter
 from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -22,6 +24,7 @@ from tqdm import tqdm
 from mrda_arch import MLN, MRDANet
 from mrda_metric.lpips import alexnet_file, lpips_network
 from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
+from mrda_utils.complexity import timed
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
@@ -35,9 +38,22 @@ def bicubic_restorer(scale: int) -> Restorer:
     return lambda lq, gt: imresize(lq, scale)
 
 
-def network_restorer(net: torch.nn.Module) -> Restorer:
-    """Anything that maps lq to sr: the student, MLN without adaptation."""
-    return lambda lq, gt: net(lq)
+def network_restorer(net: torch.nn.Module, multiple: int = 1) -> Restorer:
+    """Anything that maps lq to sr: the student, MLN without adaptation, a baseline.
+
+    Args:
+        net: called with lq alone.
+        multiple: reflect lq at its lower and right side until its sides are multiples of this; sr is cropped.
+    """
+
+    def restore(lq: Tensor, gt: Tensor | None) -> Tensor:
+        height, width = lq.shape[-2:]
+        padded = F.pad(lq, (0, -width % multiple, 0, -height % multiple), "reflect")
+        sr = net(padded)
+        scale = sr.shape[-1] // padded.shape[-1]
+        return sr[..., : scale * height, : scale * width]
+
+    return restore
 
 
 def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:
@@ -74,6 +90,8 @@ class Restored(NamedTuple):
     gt: np.ndarray | None
     sr: dict[str, np.ndarray]
     rows: list[Row]
+    seconds: dict[str, float]
+    """That each method took."""
 
 
 def _to_image(tensor: Tensor, what: str) -> np.ndarray:
@@ -144,13 +162,19 @@ def evaluate(
         where = dataset.opt["name"], item["lq_path"], item["kernel"]
         gt_image = _to_image(gt, "ground truth") if gt is not None else None
         reference = {"img2": gt_image} if gt is not None else {}
-        images, rows = {}, []
+        images, rows, seconds = {}, [], {}
         for method, restore in restorers.items():
-            images[method] = _to_image(restore(lq, gt), f"{method} on {' '.join(where)}")
+            sr, seconds[method] = timed(partial(restore, lq, gt), device)
+            images[method] = _to_image(sr, f"{method} on {' '.join(where)}")
+            expected = (1, 3, *(dataset.opt["scale"] * side for side in lq.shape[-2:]))
+            if sr.shape != expected:
+                raise UserError(
+                    f"{method}: its output is {list(sr.shape)}, not {list(expected)}; is it for this scale?"
+                )
             for metric, opt in metrics.items():
                 value = _measure(metric, opt, {"img": images[method], **reference}, " ".join(where))
                 rows.append(Row(*where, method, metric, value))
-        yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows)
+        yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows, seconds)
 
 
 def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:

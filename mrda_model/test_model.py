@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
 
 from mrda_model.adaptation import Adaptation
-from mrda_model.base_model import build_frozen
+from mrda_model.base_model import build_frozen, freeze
 from mrda_model.evaluation import Restorer, bicubic_restorer, network_restorer, teacher_oracle
+from mrda_utils.checkpoint import load_network
+from mrda_utils.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_channels
+from mrda_utils.options import OptionError
 
 
 @MODEL_REGISTRY.register()
 class MRDATestModel(BaseModel):
-    """Bicubic upsampling and, where the option file gives them, the student and the teacher as an oracle."""
+    """Bicubic upsampling and, where the option file gives them, baselines, the student and the teacher as an oracle."""
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         path = opt["path"]
         self.restorers: dict[str, Restorer] = {"Bicubic": bicubic_restorer(opt["scale"])}
+        self.complexity: dict[str, Complexity] = {}  # of the restorers that have a network
         self.oracles: set[str] = set()  # of the restorers, those that need the ground truth
+        for name, baseline in opt["baselines"].items():
+            self._add_baseline(name, baseline)
         if "network_g" in opt:
             student = build_frozen(opt["network_g"], path["pretrain_network_g"], "MRDAStudentModel", self.device)
             self.restorers["Student"] = network_restorer(student)
+            self.complexity["Student"] = _complexity(student)
         if "network_t" in opt:
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
             self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
+            self.complexity["Teacher (oracle)"] = _complexity(teacher, input_channels(opt["network_t"]))
             self.oracles.add("Teacher (oracle)")
+
+    def _add_baseline(self, name: str, baseline: dict) -> None:
+        network_opt = baseline["network"]
+        net = build_network(network_opt)
+        load_network(net, baseline["path"], baseline["param_key"])
+        net, multiple = freeze(net.to(self.device)), lr_multiple(network_opt)
+        self.restorers[name] = network_restorer(net, multiple)
+        try:
+            self.complexity[name] = _complexity(net, multiple=multiple)
+        except RuntimeError as error:  # values that a constructor accepts and that do not go together
+            reason = str(error).splitlines()[0]
+            raise OptionError(f"baselines.{name}.network: does not run on an RGB image ({reason})") from error
+
+
+def lr_multiple(network_opt: dict) -> int:
+    """What the sides of an LR image must be multiples of: attention windows, and RRDBNet's pixel-unshuffling for x2."""
+    unshuffle = 2 if network_opt["type"] == "RRDBNet" and network_opt["scale"] == 2 else 1
+    return network_opt.get("window_size", unshuffle)
+
+
+def _complexity(net: nn.Module, channels: Sequence[int] = (3,), multiple: int = 1) -> Complexity:
+    height, width = (side + -side % multiple for side in LR_SIZE)
+    return Complexity(count_parameters(net), count_mult_adds(net, height, width, channels))

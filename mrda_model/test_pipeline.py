@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from basicsr.data import build_dataset
@@ -28,6 +29,7 @@ from mrda_model.evaluation import (
 from mrda_model.test_model import MRDATestModel
 from mrda_utils import report
 from mrda_utils.command_line import Run, parse
+from mrda_utils.complexity import LR_SIZE, device_name
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError
@@ -35,6 +37,10 @@ from mrda_utils.options import OptionError
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
     "could be used on a photograph."
+)
+COST_NOTE = (
+    "Mult-Adds: one LR image of {}x{}, the teacher without the adaptation of its MLN. s / image: mean over the LR "
+    "images of this test, adaptation included, on {}."
 )
 MEAN_NOTE = (
     "Means over images, and over kernels where they have no column each; PSNR in dB; Y is that of BT.601, 16-235. "
@@ -88,19 +94,21 @@ def _test(run: Run) -> None:
         print(*left_out, sep="\n", end="\n" if left_out else "")  # noqa: T201
     # pictures of an earlier test of this name
     on_rank_0(lambda: shutil.rmtree(folder / "panels", ignore_errors=True))
-    rows, panels = [], []
+    rows, panels, seconds = [], [], []
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
         own, own_panels = [], []
         for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
             own.append((restored.index, restored.rows))
+            seconds += restored.seconds.items()
             if restored.index in shown:
                 path = _save_panel(restored, dataset.opt, folder / "panels" / name)
                 own_panels.append((restored.index, path))
         rows += gather_rows(own)
         panels += [path for _, path in sorted(entry for part in gather(own_panels) for entry in part)]
+    costs = _costs(model, [entry for part in gather(seconds) for entry in part])
     if rank == 0:
-        _write(run, rows, panels, datasets, left_out)
+        _write(run, rows, costs, panels, datasets, left_out)
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
@@ -168,25 +176,46 @@ def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, r
     return tables
 
 
-def _write(run: Run, rows: list[Row], panels: list[Path], datasets: dict[str, Dataset], left_out: list[str]) -> None:
+def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, report.Cost]:
+    """Cost of each method; `seconds` has its time on each image."""
+    times = {method: [time for name, time in seconds if name == method] for method in model.restorers}
+    return {
+        method: report.Cost(*model.complexity.get(method, (None, None)), fmean(own))
+        for method, own in times.items()
+        if own  # none of an oracle, where no set has ground truth
+    }
+
+
+def _write(
+    run: Run,
+    rows: list[Row],
+    costs: dict[str, report.Cost],
+    panels: list[Path],
+    datasets: dict[str, Dataset],
+    left_out: list[str],
+) -> None:
     opt, folder = run.opt, Path(run.opt["path"]["run"])
     folder.mkdir(parents=True, exist_ok=True)
     measured, by_kernel = means(rows), _kernel_tables(rows, datasets)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
+    weights |= {f"baselines.{name}.path": baseline["path"] for name, baseline in opt["baselines"].items()}
     metrics = opt["val"]["metrics"]
     for name, kind in metrics.items():
         if kind["type"] == "calculate_lpips":
             weights[f"val.metrics.{name}.weights"] = str(alexnet_file(kind.get("weights")))
     notes = [
         MEAN_NOTE + "; ".join(f"{name} {kind}" for name, kind in metrics.items()),
+        COST_NOTE.format(*LR_SIZE, device_name(run.process.device)),
         *([ORACLE_NOTE] if "network_t" in opt else []),
         *left_out,
     ]
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
-    report.write_json(measured, opt["name"], run.options_sha256, weights, folder / "metrics.json")
+    report.write_json(measured, costs, opt["name"], run.options_sha256, weights, folder / "metrics.json")
     dataset_opts = {name: dataset.opt for name, dataset in datasets.items()}
     markdown, plain = (
-        report.tables(measured, dataset_opts, metrics, opt["scale"], fmt, by_kernel) for fmt in ("github", "simple")
+        report.tables(measured, dataset_opts, metrics, opt["scale"], fmt, by_kernel)
+        + f"\n\n{report.cost_table(costs, fmt)}"
+        for fmt in ("github", "simple")
     )
     report.write_markdown(markdown, notes, panels, folder / "report.md")
     (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")

@@ -113,6 +113,8 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
         opt["path"][key] = str(root / expanduser(value))
+    for baseline in opt.get("baselines", {}).values():
+        baseline["path"] = str(root / expanduser(baseline["path"]))
     for metric in opt.get("val", {}).get("metrics", {}).values():
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
@@ -130,6 +132,12 @@ def _check_consistency(opt: dict) -> None:
         upscale = opt.get(section, {}).get("upscale", opt["scale"])
         if upscale != opt["scale"]:
             raise OptionError(f"{section}.upscale: {upscale}, but scale is {opt['scale']}")
+    for name, baseline in opt.get("baselines", {}).items():
+        key = "upscale" if "upscale" in baseline["network"] else "scale"
+        if baseline["network"][key] != opt["scale"]:
+            raise OptionError(
+                f"baselines.{name}.network.{key}: {baseline['network'][key]}, but scale is {opt['scale']}"
+            )
     if "network_mln" in opt:
         teacher = "network_t" if "network_t" in opt else "network_g"
         den_in_ch, num_feat = opt[teacher].get("den_in_ch"), opt["network_mln"].get("num_feat")
@@ -149,6 +157,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     for key, value in opt["path"].items():
         if (key.startswith("pretrain_network") or key == "resume_state") and not Path(value).is_file():
             raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
+    for name, baseline in opt.get("baselines", {}).items():
+        if not Path(baseline["path"]).is_file():
+            advice = _advice(Path(baseline["path"]), root) or "; put its weights there, or leave this baseline out"
+            raise OptionError(f"baselines.{name}.path: {baseline['path']} does not exist{advice}")
     if not is_train:
         return
     for phase, dataset in opt["datasets"].items():

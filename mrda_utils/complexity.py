@@ -9,13 +9,23 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
+LR_SIZE = (180, 320)
+"""Height and width of the LR image of the paper's Tables II to V."""
+
+
+class Complexity(NamedTuple):
+    """What a method costs."""
+
+    parameters: int
+    mult_adds: int
+    """On one LR image of `LR_SIZE`."""
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -68,11 +78,16 @@ def runtime(
 
 def timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
     """Result of `work()` and the seconds until `device` was done with it."""
+    _wait_for(device)
     start = time.perf_counter()
     result = work()
+    _wait_for(device)
+    return result, time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return result, time.perf_counter() - start
 
 
 def device_name(device: torch.device) -> str:

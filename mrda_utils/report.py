@@ -40,11 +40,23 @@ def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> Non
         writer.writerows(rows)
 
 
-def write_json(means: Means, name: str, options_sha256: str, weights: dict[str, str], path: Path) -> None:
-    """Means, and what is needed to tell how they came about: hashes of options and weights, versions."""
+class Cost(NamedTuple):
+    """What a method costs."""
+
+    parameters: int | None
+    mult_adds: int | None
+    seconds: float
+    """Mean of the LR images of this test."""
+
+
+def write_json(
+    means: Means, costs: dict[str, Cost], name: str, options_sha256: str, weights: dict[str, str], path: Path
+) -> None:
+    """Means and costs by method, and how they came about: hashes of options and weights, versions."""
     content = {
         "name": name,
         "means": [dict(zip(("dataset", "method", "metric"), key, strict=True), value=v) for key, v in means.items()],
+        "costs": {method: cost._asdict() for method, cost in costs.items()},
         "options_sha256": options_sha256,
         "weights_sha256": {key: file_hash(file) for key, file in weights.items()},
         "versions": {
@@ -139,6 +151,16 @@ def _published_kernel_rows(table: KernelTable, published: dict[str, tuple[float,
         for (label, _, _), value in zip(table.cases, row, strict=True)
     }
     return _kernel_rows(table._replace(values=values), [f"{method} (published)" for method in published], "psnr")
+
+
+def cost_table(costs: dict[str, Cost], fmt: str) -> str:
+    """Parameters, Mult-Adds and time of each method, as in the paper's tables."""
+    rows = [
+        [method, *(None if part is None else part / unit for part, unit in zip(cost, (1e6, 1e9, 1), strict=True))]
+        for method, cost in costs.items()
+    ]
+    headers = ["method", "Param (M)", "Mult-Adds (G)", "s / image"]
+    return tabulate(rows, headers, tablefmt=fmt, floatfmt=("", ".2f", ".2f", ".3f"), missingval="-")
 
 
 def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:

@@ -79,6 +79,7 @@ Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
 KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
 LargestKernel = Annotated[int, Ge(7), AfterValidator(_odd)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+MethodName = Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
 
 
 # BasicSR's arguments have no annotations, and its words are not ours
@@ -89,7 +90,32 @@ _ARGUMENTS = {
     "crop_border": Annotated[int, Ge(0), Field(description="left out at each side, pixels; the protocols': scale")],
     "test_y_channel": Annotated[bool, Field(description="measure Y (BT.601, 16-235) instead of RGB")],
     "num_in_ch": Annotated[int, Ge(1), Field(description="channels of the image")],
+    "num_out_ch": Annotated[int, Ge(1), Field(description="channels of the SR image")],
+    "in_chans": Annotated[int, Ge(1), Field(description="channels of the image")],
     "num_feat": Annotated[int, Ge(1), Field(description="channels of the first convolution")],
+    "embed_dim": Annotated[int, Ge(1), Field(description="channels of the first convolution")],
+    "num_block": Annotated[int, Ge(1), Field(description="residual blocks, of each group where there are groups")],
+    "num_group": Annotated[int, Ge(1), Field(description="groups of residual blocks")],
+    "num_conv": Annotated[int, Ge(1), Field(description="convolutions between the first and the last")],
+    "num_grow_ch": Annotated[int, Ge(1), Field(description="channels that each layer of a dense block adds")],
+    "squeeze_factor": Annotated[int, Ge(1), Field(description="channels over those of the attention's bottleneck")],
+    "res_scale": Annotated[float, Gt(0), Field(description="factor of each block's residual")],
+    "upscale": Annotated[int, Ge(1), Field(description="upscaling factor")],
+    "scale": Annotated[int, Ge(1), Field(description="upscaling factor")],
+    "img_range": Annotated[float, Gt(0), Field(description="largest value inside the network; images are in [0, 1]")],
+    "rgb_mean": Annotated[list[float], Len(3, 3), Field(description="subtracted from the image; RGB in [0, 1]")],
+    "act_type": Annotated[Literal["relu", "prelu", "leakyrelu"], Field(description="activation")],
+    "img_size": Annotated[int, Ge(1), Field(description="side of the LR patches of the training")],
+    "window_size": Annotated[int, Ge(1), Field(description="side of an attention window; LR images are padded to it")],
+    "depths": Annotated[list[Count], Field(description="layers of each block")],
+    "num_heads": Annotated[list[Count], Field(description="attention heads of each block")],
+    "mlp_ratio": Annotated[float, Gt(0), Field(description="hidden channels over embed_dim")],
+    "qkv_bias": Annotated[bool, Field(description="bias of query, key and value")],
+    "patch_norm": Annotated[bool, Field(description="normalise after the patch embedding")],
+    "upsampler": Annotated[
+        Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""], Field(description="tail of the network")
+    ],
+    "resi_connection": Annotated[Literal["1conv", "3conv"], Field(description="convolutions at the end of a block")],
     "skip_connection": Annotated[bool, Field(description="join layers of equal size")],
     "convert_to": Annotated[Literal["y", "gray"], Field(description="measure Y (BT.601, 16-235) or gray")],
 }
@@ -118,10 +144,9 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
             raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
         checked = model(name).model_validate(value).model_dump(exclude_none=True)
         if inspect.isclass(find(name)):
-            try:
-                with torch.device("meta"):  # costs nothing, and shows values that do not go together
-                    find(name)(**{key: item for key, item in checked.items() if key != "type"})
-            except (RuntimeError, TypeError) as error:
+            try:  # shows values that do not go together
+                _build(find(name), {key: item for key, item in checked.items() if key != "type"})
+            except Exception as error:  # whatever a constructor makes of them
                 raise ValueError(f"{name} cannot be built: {error}") from error
         return checked
 
@@ -130,6 +155,17 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
         return schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
 
     return Annotated[dict[str, Any], AfterValidator(check), GetPydanticSchema(None, json_schema)]
+
+
+def _build(target: type, arguments: dict[str, Any]) -> None:
+    """Construct it on the meta device, which costs nothing, or really where that cannot be (SwinIR reads values)."""
+    try:
+        with torch.device("meta"):
+            target(**arguments)
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):
+            raise
+        target(**arguments)
 
 
 def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
@@ -146,7 +182,8 @@ def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[
         hint = hints.get(key, _ARGUMENTS.get(key, Any))
         if key in described:
             hint = Annotated[hint, Field(description=" ".join(described[key].split()).rstrip("."))]
-        fields[key] = (hint, ... if parameter.default is parameter.empty else parameter.default)
+        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        fields[key] = (hint, ... if default is parameter.empty else default)
     return create_model(name, __base__=Section, __doc__=summary.split("\n")[0] or None, **fields)
 
 
@@ -233,6 +270,10 @@ class RealESRGAN(Section):
 Mln = _registered("ARCH", "MLN")
 MrdaNet = _registered("ARCH", "MRDANet")
 Discriminator = _registered("ARCH", "UNetDiscriminatorSN")
+_SR_NETWORKS = ("MRDANet", "MLN", "EDSR", "MSRResNet", "RCAN", "RRDBNet", "SRVGGNetCompact", "SwinIR")
+_TRAINING_ONLY = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint")
+_ALWAYS_DEFAULT = ("patch_size", "qk_scale", "norm_layer", "ape")  # of SwinIR; others do not take any image, or no YAML
+SRNetwork = _registered("ARCH", *_SR_NETWORKS, skip=(*_TRAINING_ONLY, *_ALWAYS_DEFAULT))
 Degradation = Annotated[Bicubic | Isotropic | Anisotropic | RealESRGAN, Field(discriminator="type")]
 
 
@@ -530,6 +571,14 @@ class TestPath(Section):
     pretrain_network_mln: str | None = Field(None, description="weights of mln_meta")
 
 
+class Baseline(Section):
+    """Another method on the same LR images: a network of ours or BasicSR's that maps LR to SR, and its weights."""
+
+    network: SRNetwork = Field(description="As `network_g` in the option file that it was trained by.")
+    path: str = Field(description="weights")
+    param_key: Name = Field("params_ema", description="weights to prefer in the file; without them `params`, or bare")
+
+
 class Distributed(Section):
     """Several processes."""
 
@@ -677,6 +726,7 @@ class TestOptions(Options):
     network_t: MrdaNet | None = Field(None, description="Teacher, an oracle.")
     network_mln: Mln | None = Field(None, description="Of the teacher.")
     adaptation: Adaptation | None = Field(None, description="Of the teacher.")
+    baselines: dict[MethodName, Baseline] = Field({}, description="Methods beside ours, by the name in the report.")
     path: TestPath = Field(default_factory=TestPath)
     val: Metrics
     panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")
@@ -695,6 +745,9 @@ class TestOptions(Options):
         missing = [key for key, part in parts.items() if part is None]
         if missing and len(missing) < len(parts):
             raise ValueError(f"{', '.join(missing)}: missing, the teacher's row needs all of {', '.join(parts)}")
+        for name in ("Bicubic", "Student"):
+            if name in self.baselines:
+                raise ValueError(f"baselines.{name}: the report has a row of this name, choose another")
         return self
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 
 import mrda_loss  # noqa: F401  (these imports register what option files name, and let BasicSR be imported)
-import mrda_model  # noqa: F401
 
 # isort: split
 import torch
 from basicsr.archs import build_network
 from tabulate import tabulate
 
-from mrda_utils.complexity import count_mult_adds, count_parameters, device_name, input_channels, runtime
+from mrda_model.test_model import lr_multiple
+from mrda_utils.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_channels, runtime
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
 from mrda_utils.options import OptionError, read_options
@@ -26,6 +26,7 @@ HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
 def networks(opt: dict) -> dict[str, dict]:
     """Options of each network that restores images, by its name in the option file."""
     found = {key: value for key, value in opt.items() if key.startswith("network_") and key != "network_d"}
+    found |= {name: baseline["network"] for name, baseline in opt.get("baselines", {}).items()}
     if not found:
         raise OptionError("-opt: names no network; try options/train_student_x4.yml")
     return found
@@ -33,7 +34,8 @@ def networks(opt: dict) -> dict[str, dict]:
 
 def measure(name: str, network_opt: dict, height: int, width: int, device: torch.device, runs: int) -> list:
     """A row of the table; weights are random, which costs the same."""
-    channels = input_channels(network_opt)
+    channels, multiple = input_channels(network_opt), lr_multiple(network_opt)
+    height, width = (side + -side % multiple for side in (height, width))
     net = build_network(network_opt).eval().to(device)
     mult_adds = count_mult_adds(net, height, width, channels)
     milliseconds = 1000 * runtime(net, device, height, width, channels, runs)
@@ -44,7 +46,7 @@ def main() -> None:
     """Print the table of what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-opt", required=True, help="option file (YAML), a stage's or a test's")
-    parser.add_argument("--lr_size", nargs=2, type=int, default=[180, 320], metavar=("H", "W"), help="the paper's")
+    parser.add_argument("--lr_size", nargs=2, type=int, default=LR_SIZE, metavar=("H", "W"), help="the paper's")
     parser.add_argument("--runs", type=int, default=5, help="timed ones; their median is printed")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options: device=cpu")
     args = parser.parse_args()

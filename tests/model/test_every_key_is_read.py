@@ -23,6 +23,7 @@ from mrda_utils.options import read_options
 from scripts import generate_options_docs as generator
 from tests.metric.test_lpips import alexnet
 from tests.model.conftest import ROOT, STAGES, shrunk, stage_options
+from tests.model.test_baselines import NETWORKS, baseline
 
 # sections of several types: each run takes the next one of each
 VARIANTS = {
@@ -107,7 +108,7 @@ def names(options: dict, prefix: str = "") -> Iterator[str]:
 
 def general(found: set[str]) -> set[str]:
     """Names as the reference of options writes them: `*` for what the user names."""
-    return {re.sub(r"^(datasets|val\.metrics)\.[^.]+", r"\1.*", name) for name in found}
+    return {re.sub(r"^(datasets|val\.metrics|baselines)\.[^.]+", r"\1.*", name) for name in found}
 
 
 def fake_wandb() -> ModuleType:
@@ -203,6 +204,7 @@ def test_a_test_reads_every_key(record, tmp_path):
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
     opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET}
     opt["val"] = {"metrics": with_alexnet(tmp_path)}
+    opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS}
     run(run_test, opt)
     check(opt["model_type"], given, read)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrda_utils.published import published_cases, published_rows
-from mrda_utils.report import KernelTable, panel, tables, write_csv, write_json
+from mrda_utils.report import Cost, KernelTable, cost_table, panel, tables, write_csv, write_json
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
 
@@ -121,11 +121,23 @@ def test_csv_and_json_hold_every_value(tmp_path):
     assert read[0]["image"] == "a,b.png"
     assert float(read[0]["value"]) == 30.123456789
     (tmp_path / "w.pth").write_bytes(b"")
-    write_json(MEANS, "x", "0" * 64, {"pretrain_network_g": str(tmp_path / "w.pth")}, tmp_path / "m.json")
+    costs = {"Bicubic": Cost(None, None, 0.5), "Student": Cost(5_838_713, 171_500_000_000, 2.0)}
+    write_json(MEANS, costs, "x", "0" * 64, {"pretrain_network_g": str(tmp_path / "w.pth")}, tmp_path / "m.json")
     content = json.loads((tmp_path / "m.json").read_text())
     assert content["means"][0] == {"dataset": "Set5", "method": "Student", "metric": "psnr", "value": 31.0}
+    assert content["costs"]["Student"] == {"parameters": 5838713, "mult_adds": 171500000000, "seconds": 2.0}
     assert content["weights_sha256"]["pretrain_network_g"].startswith("e3b0c44298fc1c14")  # of nothing
     assert content["versions"]["basicsr"] == "1.4.2"
+
+
+def test_costs_are_in_the_papers_units():
+    costs = {"Bicubic": Cost(None, None, 0.5), "Student": Cost(5_838_713, 171_536_000_000, 2.0)}
+    assert cost_table(costs, "github").splitlines() == [
+        "| method   |   Param (M) |   Mult-Adds (G) |   s / image |",
+        "|----------|-------------|-----------------|-------------|",
+        "| Bicubic  |        -    |            -    |       0.500 |",
+        "| Student  |        5.84 |          171.54 |       2.000 |",
+    ]
 
 
 def test_a_panel_shows_every_picture_and_the_kernel():
