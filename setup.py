@@ -17,10 +17,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["mrda_*"]),
-    package_data={"mrda_data": ["protocols.yml"]},
+    package_data={"mrda_data": ["protocols.yml"], "mrda_utils": ["index.html.j2"]},
     install_requires=[
         "basicsr==1.4.2",
         "filelock",
+        "jinja2",
         "lmdb",
         "lpips",
         "numpy",

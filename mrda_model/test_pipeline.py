@@ -12,12 +12,10 @@ from basicsr.models import build_model
 from torch.utils.data import Dataset
 
 from mrda_data import BenchmarkDataset, LQDataset
-from mrda_data.degradation.kernels import task_kernel
 from mrda_data.lr_set import write_lr_set
 from mrda_data.protocols import PROTOCOLS
 from mrda_metric.lpips import alexnet_file
 from mrda_model.evaluation import (
-    Restored,
     Restorer,
     Row,
     evaluate,
@@ -27,16 +25,21 @@ from mrda_model.evaluation import (
     needs_ground_truth,
 )
 from mrda_model.test_model import MRDATestModel
-from mrda_utils import report
+from mrda_model.test_pictures import VIEWER_SIDE, Shown, show
+from mrda_utils import __version__, page, report
 from mrda_utils.command_line import Run, parse
 from mrda_utils.complexity import LR_SIZE, device_name
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError
+from mrda_utils.published import published_cases
 
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
     "could be used on a photograph."
+)
+PICTURE_NOTE = (
+    f"Pictures: {VIEWER_SIDE} x {VIEWER_SIDE} pixels at most, around the centre; values are the whole image's."
 )
 COST_NOTE = (
     "Mult-Adds: one LR image of {}x{}, the teacher without the adaptation of its MLN. s / image: mean over the LR "
@@ -94,21 +97,21 @@ def _test(run: Run) -> None:
         print(*left_out, sep="\n", end="\n" if left_out else "")  # noqa: T201
     # pictures of an earlier test of this name
     on_rank_0(lambda: shutil.rmtree(folder / "panels", ignore_errors=True))
-    rows, panels, seconds = [], [], []
+    rows, shown_items, seconds = [], [], []
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
-        own, own_panels = [], []
+        own, own_shown = [], []
         for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
             own.append((restored.index, restored.rows))
             seconds += restored.seconds.items()
             if restored.index in shown:
-                path = _save_panel(restored, dataset.opt, folder / "panels" / name)
-                own_panels.append((restored.index, path))
+                item = show(restored, dataset.opt, model.oracles, opt["val"]["metrics"], folder / "panels")
+                own_shown.append((restored.index, item))
         rows += gather_rows(own)
-        panels += [path for _, path in sorted(entry for part in gather(own_panels) for entry in part)]
+        shown_items += [item for _, item in sorted(entry for part in gather(own_shown) for entry in part)]
     costs = _costs(model, [entry for part in gather(seconds) for entry in part])
     if rank == 0:
-        _write(run, rows, costs, panels, datasets, left_out)
+        _write(run, rows, costs, shown_items, datasets, left_out)
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
@@ -142,28 +145,6 @@ def _applicable(name: str, dataset: Dataset, model: MRDATestModel, metrics: dict
     )
 
 
-def _save_panel(restored: Restored, opt: dict, folder: Path, side: int = 160) -> Path:
-    """Central crop of LR and every method, and where they are known ground truth and kernel."""
-    item, scale = restored.item, opt["scale"]
-    shape = [scale * length for length in restored.lq.shape[:2]]
-    height, width = (min(side, length) for length in shape)
-    top, left = ((length - part) // 2 // scale * scale for length, part in zip(shape, (height, width), strict=True))
-
-    def crop(image, factor=1):
-        return image[top // factor : (top + height) // factor, left // factor : (left + width) // factor]
-
-    values = {row.method: row.value for row in restored.rows if row.metric == "psnr"}
-    titled = {f"{m} {values[m]:.2f} dB" if m in values else m: crop(image) for m, image in restored.sr.items()}
-    gt = {"GT": crop(restored.gt)} if restored.gt is not None else {}
-    one_kernel = "task" in item and opt["protocol"] != "realesrgan"  # which has several
-    kernel = task_kernel(item["task"], opt["kernel_size"]).numpy() if one_kernel else None
-    picture = report.panel({"LR": crop(restored.lq, scale), **titled, **gt}, kernel)
-    path = folder / f"{Path(item['lq_path']).with_suffix('').as_posix().replace('/', '_')}_{item['kernel']}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-    return path
-
-
 def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, report.KernelTable]:
     """What the report shows kernel by kernel: the data sets whose protocol says so."""
     tables = {}
@@ -174,6 +155,18 @@ def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, r
             values = means([row for row in rows if row.dataset == name], "method", "metric", "kernel")
             tables[name] = report.KernelTable(cases, values, protocol.note)
     return tables
+
+
+def _kernel_list(
+    name: str, dataset_opt: dict, rows: list[Row], metrics: dict[str, dict], table: report.KernelTable | None
+) -> list[report.Table]:
+    """What the page shows kernel by kernel: every data set that has several."""
+    values = means([row for row in rows if row.dataset == name], "kernel", "method", "metric")
+    others = None
+    if table and report.follows_protocol(dataset_opt, metrics, dataset_opt["scale"]):
+        cases = published_cases(name, dataset_opt["protocol"], dataset_opt["scale"])
+        others = report.published_kernels(table, cases)
+    return report.kernel_list(name, values, metrics, others) if values else []
 
 
 def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, report.Cost]:
@@ -190,7 +183,7 @@ def _write(
     run: Run,
     rows: list[Row],
     costs: dict[str, report.Cost],
-    panels: list[Path],
+    shown: list[Shown],
     datasets: dict[str, Dataset],
     left_out: list[str],
 ) -> None:
@@ -212,12 +205,21 @@ def _write(
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
     report.write_json(measured, costs, opt["name"], run.options_sha256, weights, folder / "metrics.json")
     dataset_opts = {name: dataset.opt for name, dataset in datasets.items()}
-    markdown, plain = (
-        report.tables(measured, dataset_opts, metrics, opt["scale"], fmt, by_kernel)
-        + f"\n\n{report.cost_table(costs, fmt)}"
-        for fmt in ("github", "simple")
-    )
-    report.write_markdown(markdown, notes, panels, folder / "report.md")
+    tables = report.comparisons(measured, dataset_opts, metrics, opt["scale"], by_kernel)
+    markdown, plain = (report.text_of([*tables, report.cost_table(costs)], fmt) for fmt in ("github", "simple"))
+    report.write_markdown(markdown, notes, [item.panel for item in shown], folder / "report.md")
     (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
+    sections = [
+        page.Section(
+            name,
+            [table for table in tables if table.dataset == name],
+            _kernel_list(name, dataset.opt, rows, metrics, by_kernel.get(name)),
+            [item.viewer for item in shown if item.dataset == name],
+        )
+        for name, dataset in datasets.items()
+    ]
+    subtitle = f"x{opt['scale']}, mrda {__version__}, {device_name(run.process.device)}"
+    notes.append(PICTURE_NOTE)
+    page.write_page(opt["name"], subtitle, sections, report.cost_table(costs), notes, folder / "index.html")
     print(f"\n{plain}\n")  # noqa: T201
-    print(f"report:   {folder / 'report.md'}\npictures: {folder / 'panels'}")  # noqa: T201
+    print(f"report:   {folder / 'report.md'}\npage:     {folder / 'index.html'}\npictures: {folder / 'panels'}")  # noqa: T201

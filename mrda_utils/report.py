@@ -22,9 +22,13 @@ from tabulate import tabulate
 from mrda_utils import __version__
 from mrda_utils.published import published_cases, published_rows
 
-DIGITS = {"calculate_ssim": ".4f", "calculate_lpips": ".4f"}  # of the others two
 Means = dict[tuple[str, str, str], float]
 """(dataset, method, metric) -> mean over images and kernels."""
+
+
+def metric_digits(metric_opt: dict) -> str:
+    """Format of a metric's values."""
+    return ".4f" if metric_opt["type"] in ("calculate_ssim", "calculate_lpips") else ".2f"
 
 
 def file_hash(path: str | Path) -> str:
@@ -87,6 +91,19 @@ class KernelTable(NamedTuple):
     """What a reader must know about the kernels."""
 
 
+class Table(NamedTuple):
+    """What a table shows, in whatever format."""
+
+    dataset: str
+    title: str
+    note: str
+    headers: list[str]
+    rows: list[list]
+    """The first cell is a name; of the others None is a value that there is not."""
+    formats: tuple[str, ...]
+    """Format of each column's numbers."""
+
+
 def tables(
     means: Means,
     datasets: dict[str, dict],
@@ -95,6 +112,26 @@ def tables(
     fmt: str,
     by_kernel: dict[str, KernelTable] | None = None,
 ) -> str:
+    """Text of all `comparisons`, in a format of `tabulate`."""
+    return text_of(comparisons(means, datasets, metric_opts, scale, by_kernel), fmt)
+
+
+def text_of(found: list[Table], fmt: str) -> str:
+    """Tables one below the other, in a format of `tabulate`."""
+    parts = []
+    for table in found:
+        parts += [table.title, table.note] if table.note else [table.title]
+        parts.append(tabulate(table.rows, table.headers, tablefmt=fmt, floatfmt=table.formats, missingval="-"))
+    return "\n\n".join(parts)
+
+
+def comparisons(
+    means: Means,
+    datasets: dict[str, dict],
+    metric_opts: dict[str, dict],
+    scale: int,
+    by_kernel: dict[str, KernelTable] | None = None,
+) -> list[Table]:
     """One table a data set, or one a metric: our methods, then published ones where the protocol matches.
 
     Args:
@@ -102,36 +139,33 @@ def tables(
         datasets: options of each data set by its name.
         metric_opts: options of each metric by its name.
         scale: upscaling factor.
-        fmt: a format of `tabulate`.
         by_kernel: data sets that are to have a column a kernel.
     """
-    parts = []
+    found = []
     for name, opt in datasets.items():
         metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
         title = f"{name}, {opt.get('protocol', 'LR images as given')}, x{scale}"
         comparable = follows_protocol(opt, metric_opts, scale)
-        digits = {metric: DIGITS.get(metric_opts[metric]["type"], ".2f") for metric in metrics}
+        digits = {metric: metric_digits(metric_opts[metric]) for metric in metrics}
         if by_kernel and name in by_kernel:
             table = by_kernel[name]
-            note = f"\n\n{opt['protocol']}: {table.note}" if table.note else ""
+            note = f"{opt['protocol']}: {table.note}" if table.note else ""
             kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
             for metric in metrics:
                 rows = _kernel_rows(table, methods, metric)
                 if comparable and metric == "psnr":
                     rows += _published_kernel_rows(table, published_cases(name, opt["protocol"], scale))
-                floats = ("", "g", *[digits[metric]] * (len(kernels) + 1))
-                text = tabulate(rows, ["method", "noise", *kernels, "mean"], tablefmt=fmt, floatfmt=floats)
-                parts.append(f"{title}, {metric}{note}\n\n{text}")
+                formats = ("", "g", *[digits[metric]] * (len(kernels) + 1))
+                headers = ["method", "noise", *kernels, "mean"]
+                found.append(Table(name, f"{title}, {metric}", note, headers, rows, formats))
         elif metrics:
             rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
             for published in published_rows(name, opt["protocol"], scale) if comparable else ():
                 values = {"psnr": published.psnr, "ssim": published.ssim}
                 rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
-            floats = ("", *digits.values())
-            table = tabulate(rows, ["method", *metrics], tablefmt=fmt, floatfmt=floats, missingval="-")
-            parts.append(f"{title}\n\n{table}")
-    return "\n\n".join(parts)
+            found.append(Table(name, title, "", ["method", *metrics], rows, ("", *digits.values())))
+    return found
 
 
 def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[list]:
@@ -145,22 +179,57 @@ def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[li
 
 
 def _published_kernel_rows(table: KernelTable, published: dict[str, tuple[float, ...]]) -> list[list]:
+    methods = [f"{method} (published)" for method in published]
+    return _kernel_rows(published_kernels(table, published), methods, "psnr")
+
+
+def published_kernels(table: KernelTable, published: dict[str, tuple[float, ...]]) -> KernelTable:
+    """The table with published PSNR, each method's in the order of the cases, in the place of ours."""
     values = {
         (f"{method} (published)", "psnr", label): value
         for method, row in published.items()
         for (label, _, _), value in zip(table.cases, row, strict=True)
     }
-    return _kernel_rows(table._replace(values=values), [f"{method} (published)" for method in published], "psnr")
+    return table._replace(values=values)
 
 
-def cost_table(costs: dict[str, Cost], fmt: str) -> str:
+def kernel_list(
+    dataset: str, values: dict[tuple[str, ...], float], metric_opts: dict[str, dict], published: KernelTable | None
+) -> list[Table]:
+    """One table a metric with a row a kernel and a column a method; none where there is one kernel.
+
+    Args:
+        dataset: its name, for the titles.
+        values: (kernel, method, metric) -> mean over images.
+        metric_opts: options of each metric by its name.
+        published: PSNR of others, (method, "psnr", kernel) -> value, to stand beside ours; None for none.
+    """
+    kernels, methods, metrics = (list(dict.fromkeys(part)) for part in zip(*values, strict=True))
+    found = []
+    for metric in metrics if len(kernels) > 1 else ():
+        others = dict.fromkeys(method for method, _, _ in published.values) if published and metric == "psnr" else ()
+        rows = [
+            [
+                kernel,
+                *(values[kernel, method, metric] for method in methods),
+                *(published.values[other, metric, kernel] for other in others),
+            ]
+            for kernel in kernels
+        ]
+        digits = metric_digits(metric_opts[metric])
+        headers = ["kernel", *methods, *others]
+        found.append(Table(dataset, metric, "", headers, rows, ("", *[digits] * (len(headers) - 1))))
+    return found
+
+
+def cost_table(costs: dict[str, Cost]) -> Table:
     """Parameters, Mult-Adds and time of each method, as in the paper's tables."""
     rows = [
         [method, *(None if part is None else part / unit for part, unit in zip(cost, (1e6, 1e9, 1), strict=True))]
         for method, cost in costs.items()
     ]
     headers = ["method", "Param (M)", "Mult-Adds (G)", "s / image"]
-    return tabulate(rows, headers, tablefmt=fmt, floatfmt=("", ".2f", ".2f", ".3f"), missingval="-")
+    return Table("", "Cost", "", headers, rows, ("", ".2f", ".2f", ".3f"))
 
 
 def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:

@@ -1,0 +1,73 @@
+"""What the report shows of one item of a test set: a panel, and a viewer of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mrda_data.degradation.kernels import task_kernel
+from mrda_model.evaluation import Restored
+from mrda_utils import page, report
+
+PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
+
+
+class Shown(NamedTuple):
+    """One item of a test set in pictures."""
+
+    dataset: str
+    panel: Path
+    viewer: page.Viewer
+
+
+def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: dict[str, dict], folder: Path) -> Shown:
+    """Write the panel; return it and what the page shows."""
+    item, name = restored.item, dataset_opt["name"]
+    one_kernel = "task" in item and dataset_opt["protocol"] != "realesrgan"  # which has several
+    kernel = task_kernel(item["task"], dataset_opt["kernel_size"]).numpy() if one_kernel else None
+    values = {row.method: f" {row.value:.2f} dB" for row in restored.rows if row.metric == "psnr"}
+    pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)
+    titled = {method + values.get(method, ""): image for method, image in pictures.items()}
+    stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
+    path = folder / name / f"{stem}_{item['kernel']}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.panel(titled, kernel).save(path)
+    return Shown(name, path, _viewer(restored, dataset_opt["scale"], oracles, metrics, kernel))
+
+
+def _cropped(restored: Restored, scale: int, side: int) -> dict[str, np.ndarray]:
+    """Central part of LR, every method and, where it is known, ground truth: at most `side` HR pixels each way."""
+    shape = [scale * length for length in restored.lq.shape[:2]]
+    height, width = (min(side, length) // scale for length in shape)
+    top, left = ((length // scale - part) // 2 for length, part in zip(shape, (height, width), strict=True))
+
+    def crop(image: np.ndarray, factor: int) -> np.ndarray:
+        return image[factor * top : factor * (top + height), factor * left : factor * (left + width)]
+
+    gt = {} if restored.gt is None else {"GT": restored.gt}
+    return {"LR": crop(restored.lq, 1)} | {name: crop(image, scale) for name, image in {**restored.sr, **gt}.items()}
+
+
+def _viewer(
+    restored: Restored, scale: int, oracles: set[str], metrics: dict[str, dict], kernel: np.ndarray | None
+) -> page.Viewer:
+    """All pictures; at first bicubic upsampling against the last method that is no oracle, or LR against bicubic."""
+    values = {method: [] for method in restored.sr}
+    for row in restored.rows:
+        value = format(row.value, report.metric_digits(metrics[row.metric]))
+        values[row.method].append(f"{row.metric}\N{NO-BREAK SPACE}{value}")
+    images = _cropped(restored, scale, VIEWER_SIDE)
+    pictures = [
+        page.Picture(name, ", ".join(values.get(name, [])), page.picture_uri(image, lossless=name == "LR"))
+        for name, image in images.items()
+    ]
+    methods = [method for method in restored.sr if method not in oracles]
+    left = methods[0] if len(methods) > 1 else "LR"
+    height, width = images["Bicubic"].shape[:2]
+    uri = None
+    if kernel is not None:
+        uri = page.picture_uri(np.rint(255 * kernel / kernel.max()).astype(np.uint8), lossless=True)
+    item = restored.item
+    return page.Viewer(item["lq_path"], item["kernel"], width, height, uri, pictures, left, methods[-1])
