@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import Upscaler, conv3x3, leaky_relu
+from mrda_arch.arch_util import Upscaler, build, conv3x3, leaky_relu, size
 from mrda_utils.resize import imresize
 
 
@@ -34,3 +37,23 @@ class MLN(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         """Super-resolve (N, C, h, w) RGB in [0, 1] to (N, C, upscale h, upscale w); not clipped."""
         return self.upscaler(self.body(lq)) + imresize(lq, self.upscale)
+
+    @staticmethod
+    def hyper_parameters(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Read the constructor's arguments off the weights.
+
+        Raises:
+            ValueError: not the weights of an MLN.
+        """
+        num_feat, num_in_ch = size(state_dict, "body.0.weight")[:2]
+        upscale = Upscaler.sizes(state_dict, "upscaler.", num_in_ch).upscale
+        return {"num_in_ch": num_in_ch, "num_feat": num_feat, "upscale": upscale}
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> MLN:
+        """Build the network that these weights belong to, with them; it takes the tensors over without a copy.
+
+        Raises:
+            ValueError: not the weights of an MLN.
+        """
+        return build(cls, cls.hyper_parameters(state_dict), state_dict)

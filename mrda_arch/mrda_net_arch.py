@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from mrda_arch.arch_util import Upscaler, build, size
 from mrda_arch.den_arch import DEN
 from mrda_arch.rdan_arch import RDAN
 
@@ -78,3 +80,35 @@ class MRDANet(nn.Module):
         idr = self.den(lq if cond is None else cond)
         sr = self.rdan(lq, idr)
         return (sr, idr) if return_idr else sr
+
+    @staticmethod
+    def hyper_parameters(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Read the constructor's arguments off shapes and buffers of the weights.
+
+        Raises:
+            ValueError: not the weights of an MRDANet.
+        """
+        den_feat, den_in_ch = size(state_dict, "den.body.0.weight")[:2]
+        num_feat, num_in_ch = size(state_dict, "rdan.head.weight")[:2]
+        size(state_dict, "rdan.global_residual", 0)
+        upscale, num_out_ch, direct = Upscaler.sizes(state_dict, "rdan.upscaler.", num_in_ch)
+        return {
+            "num_in_ch": num_in_ch,
+            "num_out_ch": num_out_ch,
+            "num_feat": num_feat,
+            "num_block": len({name.split(".")[2] for name in state_dict if name.startswith("rdan.blocks.")}),
+            "upscale": upscale,
+            "den_in_ch": den_in_ch,
+            "den_feat": den_feat,
+            "upsampler": "pixelshuffledirect" if direct else "pixelshuffle",
+            "global_residual": bool(state_dict["rdan.global_residual"]),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> MRDANet:
+        """Build the network that these weights belong to, with them; it takes the tensors over without a copy.
+
+        Raises:
+            ValueError: not the weights of an MRDANet.
+        """
+        return build(cls, cls.hyper_parameters(state_dict), state_dict)

@@ -110,6 +110,8 @@ class RDAN(nn.Module):
             raise ValueError(f"upsampler: {upsampler!r} is not known, choose 'pixelshuffle' or 'pixelshuffledirect'")
         if global_residual and num_in_ch != num_out_ch:
             raise ValueError(f"global_residual needs num_in_ch == num_out_ch, not {num_in_ch} and {num_out_ch}")
+        if upsampler == "pixelshuffledirect" and num_in_ch != num_out_ch:  # else its shape would not tell the scale
+            raise ValueError(f"pixelshuffledirect needs num_in_ch == num_out_ch, not {num_in_ch} and {num_out_ch}")
         self.upscale = upscale
         mean = torch.tensor(RGB_MEAN) if num_in_ch == num_out_ch == 3 else torch.zeros(1)
         self.register_buffer("mean", mean.view(1, -1, 1, 1))

@@ -103,6 +103,13 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     return weights
 
 
+def reasons(error: RuntimeError) -> str:
+    """Why `load_state_dict` refused weights, in one line."""
+    first, *found = [line.strip() for line in str(error).splitlines()]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3] or [first]) + more
+
+
 def load_network(
     net: nn.Module,
     path: str | Path,
@@ -135,9 +142,7 @@ def load_network(
     try:
         net.load_state_dict(weights_of(content, param_key, path))
     except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
-        more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {'; '.join(reasons[:3])}{more}") from error
+        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reasons(error)}") from error
 
 
 def states(folder: Path) -> list[Path]:

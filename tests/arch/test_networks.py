@@ -146,6 +146,7 @@ def test_global_residual_is_in_the_state_dict():
     [
         ({"upscale": 5}, "upscale: 5"),
         ({"upsampler": "nearest"}, "upsampler: 'nearest'"),
+        ({"upsampler": "pixelshuffledirect", "num_out_ch": 1}, "num_in_ch == num_out_ch"),
         ({"global_residual": True, "num_in_ch": 1}, "num_in_ch == num_out_ch"),
     ],
 )
