@@ -16,8 +16,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["mrda_*"]),
-    package_data={"mrda_data": ["protocols.yml"], "mrda_utils": ["index.html.j2"]},
+    packages=[*find_packages(include=["mrda_*"]), "mrda_weights"],
+    package_dir={"mrda_weights": "weights"},
+    package_data={
+        "mrda_data": ["protocols.yml"],
+        "mrda_utils": ["index.html.j2"],
+        "mrda_weights": ["*.safetensors", "README.md"],
+    },
+    entry_points={"console_scripts": ["mrda-upscale=mrda_inference.command_line:main"]},
     install_requires=[
         "basicsr==1.4.2",
         "filelock",
@@ -29,6 +35,7 @@ setup(
         "pillow>=10.1",
         "pydantic>=2.11",
         "pyyaml",
+        "safetensors",
         "scikit-image",  # photographs for the demo and the tests
         "scikit-learn",  # the same
         "scipy",
@@ -39,7 +46,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["jsonschema>=4.18", "pytest>=8", "pytest-timeout", "ruff"],
+        "test": ["jsonschema>=4.18", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

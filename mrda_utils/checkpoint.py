@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mrda_utils.errors import UserError
@@ -15,6 +18,9 @@ from mrda_utils.files import written_whole
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written, read or used here."""
+
+
+PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -31,12 +37,67 @@ def save(content: dict[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 
+def save_safetensors(weights: dict[str, Tensor], origin: dict | None, about: dict[str, str], path: Path) -> None:
+    """Write weights as .safetensors, whole or not at all.
+
+    Args:
+        weights: state dict on the CPU.
+        origin: what `load` finds under `mrda` in a .pth file, provenance and iteration; None if unknown.
+        about: further metadata.
+        path: file.
+
+    Raises:
+        CheckpointError: the file system refused.
+    """
+    metadata = about if origin is None else {**about, PROVENANCE_KEY: json.dumps(origin)}
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """What a .safetensors file says about itself.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    return _read_safetensors(path)[1]
+
+
+def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error})") from error
+
+
+def _load_safetensors(path: str | Path) -> dict[str, Any]:
+    weights, about = _read_safetensors(path)
+    if PROVENANCE_KEY not in about:
+        return {"params": weights}
+    try:
+        return {"params": weights, "mrda": json.loads(about[PROVENANCE_KEY])}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {PROVENANCE_KEY} in its metadata is no JSON") from error
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
+
+    A .safetensors file gives `params` and, if it says where it comes from, `mrda`, as a .pth file does.
 
     Raises:
         CheckpointError: missing, damaged, or with content other than tensors and plain values.
     """
+    if Path(path).suffix == ".safetensors":
+        return _load_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -103,6 +164,19 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     return weights
 
 
+def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
+    """Where the weights in what `load` read come from, if the file says so."""
+    if "mrda" not in content:
+        return None
+    try:
+        origin = Provenance(*(content["mrda"][field] for field in Provenance._fields))
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{path}: says where it comes from, but not {', '.join(Provenance._fields)}") from error
+    if not isinstance(origin.degradation, str | None):
+        raise CheckpointError(f"{path}: its degradation is {origin.degradation!r}, no text")
+    return origin
+
+
 def reasons(error: RuntimeError) -> str:
     """Why `load_state_dict` refused weights, in one line."""
     first, *found = [line.strip() for line in str(error).splitlines()]
@@ -130,15 +204,15 @@ def load_network(
         CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
     """
     content = load(path)
-    origin = content.get("mrda")
-    if isinstance(origin, dict):
-        if stage is not None and origin["stage"] != stage:
-            raise CheckpointError(f"{path}: weights of stage {origin['stage']}, expected {stage}")
-        if degradation is not None and origin["degradation"] not in (None, degradation):
-            theirs, ours = different_parts(origin["degradation"], degradation)
+    origin = _provenance(content, path)
+    if origin is not None:
+        if stage is not None and origin.stage != stage:
+            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {stage}")
+        if degradation is not None and origin.degradation not in (None, degradation):
+            theirs, ours = different_parts(origin.degradation, degradation)
             raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
-        if getattr(net, "upscale", origin["scale"]) != origin["scale"]:
-            raise CheckpointError(f"{path}: weights for scale {origin['scale']}, the option file says {net.upscale}")
+        if getattr(net, "upscale", origin.scale) != origin.scale:
+            raise CheckpointError(f"{path}: weights for scale {origin.scale}, the option file says {net.upscale}")
     try:
         net.load_state_dict(weights_of(content, param_key, path))
     except RuntimeError as error:

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import yaml
 
 from mrda_utils.distributed import Process, start
+from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError, read_options
+from mrda_utils.shipped import PREFIX, shipped_weights
 from mrda_utils.vgg import vgg_path
 
 
@@ -109,12 +111,20 @@ def _debug(opt: dict) -> None:
         opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
 
 
+def _weights_file(key: str, value: str, root: Path) -> str:
+    """A file or folder as the option `key` names it, absolute."""
+    try:
+        return str(shipped_weights(value) if value.startswith(PREFIX) else root / expanduser(value))
+    except UserError as error:
+        raise OptionError(f"{key}: {error}") from error
+
+
 def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
-        opt["path"][key] = str(root / expanduser(value))
-    for baseline in opt.get("baselines", {}).values():
-        baseline["path"] = str(root / expanduser(baseline["path"]))
+        opt["path"][key] = _weights_file(f"path.{key}", value, root)
+    for name, baseline in opt.get("baselines", {}).items():
+        baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
     for metric in opt.get("val", {}).get("metrics", {}).values():
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))

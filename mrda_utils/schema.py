@@ -535,7 +535,7 @@ class RunPath(Section):
 
     experiments_root: str = Field("experiments", description="folder of the training runs")
     resume_state: str | None = Field(None, description="state file to go on from")
-    pretrain_network_g: str | None = Field(None, description="weights to start from")
+    pretrain_network_g: str | None = Field(None, description="weights to start from: a file, or shipped:NAME")
 
 
 class AdaptingPath(RunPath):

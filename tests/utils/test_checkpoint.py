@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -109,6 +110,78 @@ def test_weights_of_another_degradation_are_refused(tmp_path):
     checkpoint.save_network({"params": net()}, HERE, 1, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="degradation 'type bicubic', the option file says 'type isotropic'"):
         checkpoint.load_network(net(), tmp_path / "w.pth", degradation="type isotropic")
+
+
+def save_as_safetensors(weights, path, degradation="type bicubic", about=None):
+    origin = {**HERE._replace(degradation=degradation)._asdict(), "iteration": 7}
+    checkpoint.save_safetensors(weights, origin, about or {}, path)
+
+
+def test_safetensors_keep_every_bit_and_where_they_come_from(tmp_path):
+    path, weights = tmp_path / "models" / "w.safetensors", net(1).state_dict()
+    save_as_safetensors(weights, path, about={"title": "two\nlines"})
+    content = checkpoint.load(path)
+    assert content["params"].keys() == weights.keys()
+    assert all(torch.equal(content["params"][name], tensor) for name, tensor in weights.items())
+    assert content["mrda"] == {**HERE._asdict(), "iteration": 7}
+    assert checkpoint.metadata(path)["title"] == "two\nlines"
+    assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
+
+
+def test_safetensors_are_refused_for_the_same_reasons(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_as_safetensors(net(1).state_dict(), path)
+    loaded = net()
+    checkpoint.load_network(loaded, path, stage="MLNMetaModel", degradation="type bicubic")
+    assert same(loaded, net(1))
+    with pytest.raises(CheckpointError, match="stage MLNMetaModel, expected MLNBicubicModel"):
+        checkpoint.load_network(net(), path, stage="MLNBicubicModel")
+    with pytest.raises(CheckpointError, match="degradation 'type bicubic', the option file says 'type isotropic'"):
+        checkpoint.load_network(net(), path, degradation="type isotropic")
+    with pytest.raises(CheckpointError, match="scale 4, the option file says 2"):
+        checkpoint.load_network(net(upscale=2), path)
+
+
+def test_safetensors_without_provenance_serve_any_stage(tmp_path):
+    safetensors.torch.save_file(net(1).state_dict(), tmp_path / "w.safetensors")
+    loaded = net()
+    checkpoint.load_network(loaded, tmp_path / "w.safetensors", stage="MLNMetaModel")
+    assert same(loaded, net(1))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "pickle", "evil", "missing", "folder", "huge header"])
+def test_a_useless_safetensors_file_is_named_in_one_line(tmp_path, kind, capsys):
+    path = tmp_path / "w.safetensors"
+    if kind == "truncated":
+        save_as_safetensors(net().state_dict(), path)
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "huge header":
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    else:
+        write_damaged(kind, path)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: ") as info:
+        checkpoint.load_network(net(), path)
+    assert "\n" not in str(info.value)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "origin", ['{"stage": "MLNMetaModel"}', "[]", "no JSON", "3", '{"stage":0,"scale":4,"degradation":1}']
+)
+def test_a_provenance_that_makes_no_sense_is_refused(tmp_path, origin):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(net().state_dict(), path, {checkpoint.PROVENANCE_KEY: origin})
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: .*(says where|is no JSON|no text)"):
+        checkpoint.load_network(net(), path)
+
+
+def test_a_failed_write_of_safetensors_leaves_nothing(tmp_path):
+    (tmp_path / "models").touch()
+    with pytest.raises(CheckpointError, match=r"models/w\.safetensors: cannot be written"):
+        save_as_safetensors(net().state_dict(), tmp_path / "models" / "w.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["models"]
 
 
 def test_a_foreign_state_is_refused(tmp_path):

@@ -1,0 +1,28 @@
+"""A network from a file of weights alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrda_arch.mln_arch import MLN
+from mrda_arch.mrda_net_arch import MRDANet
+from mrda_utils import checkpoint
+from mrda_utils.checkpoint import CheckpointError
+
+
+def network_from_file(path: str | Path) -> MRDANet | MLN:
+    """Build the network whose weights (averaged ones where there are any) a .pth or .safetensors file holds.
+
+    Returns:
+        MRDANet or MLN in float32 and evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds the weights of neither.
+    """
+    weights = checkpoint.weights_of(checkpoint.load(path), "params_ema", path)
+    network = MRDANet if any(name.startswith("den.") for name in weights) else MLN
+    try:
+        net = network.from_state_dict(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: no weights of MRDANet or MLN; {error}") from error
+    return net.float().eval().requires_grad_(False)

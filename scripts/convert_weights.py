@@ -1,0 +1,67 @@
+"""Write .safetensors from BasicSR's .pth, and back.
+
+    python scripts/convert_weights.py net_g_latest.pth -o student.safetensors
+    python scripts/convert_weights.py student.safetensors -o student.pth
+
+Averaged weights (params_ema) are taken where there are any. Nothing is computed: every bit of them stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_utils import checkpoint
+from mrda_utils.errors import UserError, run
+from mrda_utils.options import OptionError
+
+
+def about(net: MRDANet | MLN, title: str) -> dict[str, str]:
+    """Metadata by the ModelSpec convention, and the network as an option file names it."""
+    kind = type(net).__name__
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": kind,
+        "modelspec.implementation": "mrda",
+        "modelspec.title": title,
+        "modelspec.license": "Apache-2.0",
+        "mrda.network": json.dumps({"type": kind, **net.hyper_parameters(net.state_dict())}),
+    }
+
+
+def convert(source: Path, target: Path, title: str | None) -> str:
+    """Convert one file; return what it holds.
+
+    Raises:
+        UserError: a file that cannot be read or written, or is not one of this project's networks.
+    """
+    net = network_from_file(source)
+    content = checkpoint.load(source)
+    weights, origin = checkpoint.weights_of(content, "params_ema", source), content.get("mrda")
+    if target.suffix == ".safetensors":
+        checkpoint.save_safetensors(weights, origin, about(net, title or target.stem), target)
+    else:  # both keys, so that every loader finds the one it asks for; the tensors are written once
+        known = {} if origin is None else {"mrda": origin}
+        checkpoint.save({"params": weights, "params_ema": weights, **known}, target)
+    return f"{type(net).__name__} x{net.upscale}, {sum(p.numel() for p in net.parameters()):,d} parameters"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert the file that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help=".pth or .safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, of the other kind")
+    parser.add_argument("--title", help="of a .safetensors file; by default its name")
+    args = parser.parse_args(argv)
+    suffixes = (".pth", ".safetensors")
+    if args.output.suffix not in suffixes:
+        raise OptionError(f"-o {args.output}: must end in {' or '.join(suffixes)}")
+    if args.output.exists() and args.output.samefile(args.weights):
+        raise UserError(f"-o {args.output}: is the file to convert")
+    print(f"{args.output}: {convert(args.weights, args.output, args.title)}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    run(main)
