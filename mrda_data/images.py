@@ -40,8 +40,8 @@ def to_rgb8(image: np.ndarray, name: object) -> np.ndarray:
     return np.ascontiguousarray(image[..., 2::-1])
 
 
-def decode_rgb8(data: np.ndarray, name: object) -> np.ndarray:
-    """Decode the bytes of an image file to (H, W, 3) uint8 RGB by the rule of `to_rgb8`; palettes are looked up.
+def decode(data: np.ndarray, name: object) -> np.ndarray:
+    """Decode the bytes of an image file to what OpenCV makes of it: gray, BGR or BGRA; palettes are looked up.
 
     Args:
         data: (bytes,) uint8.
@@ -56,20 +56,33 @@ def decode_rgb8(data: np.ndarray, name: object) -> np.ndarray:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
         raise ImageError(f"{name}: cannot be decoded; it is damaged or no image")
-    return to_rgb8(image, name)
+    return image
+
+
+def decode_rgb8(data: np.ndarray, name: object) -> np.ndarray:
+    """Decode the bytes of an image file to (H, W, 3) uint8 RGB by the rule of `to_rgb8`; see `decode`."""
+    return to_rgb8(decode(data, name), name)
+
+
+def read_file(path: str | Path) -> np.ndarray:
+    """Bytes of a file, (bytes,) uint8.
+
+    Raises:
+        ImageError: missing, or not to be read.
+    """
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_rgb8(path: str | Path) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB; see `decode_rgb8`.
+    """Read an image file as (H, W, 3) uint8 RGB.
 
     Raises:
         ImageError: missing, empty, truncated or no image.
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_rgb8(data, path)
+    return decode_rgb8(read_file(path), path)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -28,6 +28,7 @@ OUT_OF_MEMORY = (
 def run(
     main: Callable[[], None],
     interrupted: str = "interrupted; the last checkpoint is kept, --auto_resume goes on from it",
+    out_of_memory: str = OUT_OF_MEMORY,
 ) -> None:
     """Run an entry script; what a user can mend or asked for ends in one line on stderr, without a traceback.
 
@@ -40,12 +41,16 @@ def run(
     except Stopped as end:
         _end(str(end), end.code)
     except (MemoryError, RuntimeError) as error:
-        # torch.OutOfMemoryError on CUDA, a plain RuntimeError on the CPU
-        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-            _end(f"error: {OUT_OF_MEMORY} ({str(error).splitlines()[0] if str(error) else 'MemoryError'})", 2)
+        if is_out_of_memory(error):
+            _end(f"error: {out_of_memory} ({str(error).splitlines()[0] if str(error) else 'MemoryError'})", 2)
         raise
     except KeyboardInterrupt:
         _end(interrupted, 130)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was short: torch.OutOfMemoryError on CUDA, a plain RuntimeError on the CPU."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def _own_words(error: UserError) -> str:

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "mrda_loss": {"mrda_utils"},
     "mrda_metric": {"mrda_utils"},
     "mrda_data": {"mrda_utils"},
+    "mrda_inference": {"mrda_utils", "mrda_arch", "mrda_data"},
     "mrda_model": {"mrda_utils", "mrda_arch", "mrda_loss", "mrda_metric", "mrda_data"},
 }
 

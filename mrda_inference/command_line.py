@@ -1,0 +1,217 @@
+"""The upscaler's command line: files, folders, and what becomes of each."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mrda_arch import MRDANet, network_from_file
+from mrda_data.images import SUFFIXES, ImageError
+from mrda_data.sources import FolderSource
+from mrda_inference.image_file import LONGEST_SIDE, Picture, check_target, read_picture, write_picture
+from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions, upscale
+from mrda_utils.checkpoint import CheckpointError
+from mrda_utils.errors import UserError, is_out_of_memory, run
+from mrda_utils.options import OptionError
+from mrda_utils.resize import imresize
+from mrda_utils.shipped import PREFIX, shipped_weights
+
+DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
+MEMORY = 2**30  # bytes that feature maps may take
+SMALLEST_TILE = 96  # pixels
+
+
+def main() -> None:
+    """Upscale what the command line names; see `upscale_files`."""
+    run(
+        lambda: sys.exit(upscale_files()),
+        interrupted="interrupted; what is finished is whole, the same command goes on from there",
+        out_of_memory="out of memory; choose a smaller --tile",
+    )
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mrda-upscale", description="Upscale photographs.")
+    parser.add_argument(
+        "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="a student's .safetensors or .pth, or shipped:NAME")
+    parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")
+    parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"of tiles, LR pixels (default {OVERLAP})")
+    args = parser.parse_args(argv)
+    if args.overlap < 0:
+        raise OptionError(f"--overlap {args.overlap}: must be at least 0")
+    if args.tile is not None and args.tile <= args.overlap:
+        raise OptionError(f"--tile {args.tile}: must be larger than --overlap, {args.overlap}")
+    return args
+
+
+def upscale_files(argv: list[str] | None = None) -> int:
+    """Upscale the files that the command line names; one that fails is told and passed over.
+
+    Returns:
+        Exit code: 0, or 1 if a file failed.
+
+    Raises:
+        UserError: a mistake in the arguments or weights, before anything is written.
+    """
+    args = _parse(argv)
+    targets = _targets(args.input, args.output, args.format)
+    device = _device(args.device, args.dtype)
+    net = _student(args.weights)
+    functions = network_functions(net, device, getattr(torch, args.dtype))
+    done = skipped = failed = 0
+    written: dict[Path, Path] = {}
+    for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
+        try:
+            if target in written:
+                raise ImageError(f"{source}: {target} is already that of {written[target]}; rename one of them")
+            written[target] = source
+            if target.exists() and target.samefile(source):
+                raise ImageError(f"{source}: its output would replace it; choose another -o")
+            if target.exists() and not args.overwrite:
+                tqdm.write(f"{target}: exists, left as it is; --overwrite replaces it", file=sys.stderr)
+                skipped += 1
+                continue
+            picture = read_picture(source)
+            check_target(target, picture, net.upscale)
+            tile = args.tile or automatic_tile(net, picture.colour.shape[:2], device, args.overlap)
+            enlarged = upscale_picture(picture, functions, net.upscale, tile, args.overlap, source.name)
+            write_picture(enlarged, target)
+            done += 1
+        except UserError as error:
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            failed += 1
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            tqdm.write(f"error: {source}: out of memory; choose a smaller --tile", file=sys.stderr)
+            failed += 1
+    print(f"{done} upscaled, {skipped} left as they were, {failed} failed: {args.output}")  # noqa: T201
+    return int(failed > 0)
+
+
+def upscale_picture(
+    picture: Picture,
+    functions: tuple[Encode, Restore],
+    scale: int,
+    tile: int | None,
+    overlap: int,
+    title: str | None = None,
+) -> Picture:
+    """Upscale colour by the network, alpha bicubically (exact where it is constant); the type of pixels stays.
+
+    Raises:
+        ImageError: the output is not finite.
+    """
+    sr = upscale(
+        _to_tensor(picture.colour).expand(1, 3, -1, -1), *functions, scale, tile=tile, overlap=overlap, title=title
+    )
+    if not torch.isfinite(sr).all():
+        raise ImageError(f"{title}: the output is not finite; take --dtype float32")
+    if picture.colour.shape[2] == 1:
+        sr = sr.mean(1, keepdim=True)
+    alpha = None
+    if picture.alpha is not None:
+        alpha = _to_pixels(imresize(_to_tensor(picture.alpha), scale), picture.alpha.dtype)
+    return Picture(_to_pixels(sr, picture.colour.dtype), alpha, picture.profile)
+
+
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, C) uint8 or uint16 -> (1, C, H, W) in [0, 1]."""
+    scaled = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
+
+
+def _to_pixels(image: Tensor, dtype: np.dtype) -> np.ndarray:
+    """(1, C, H, W) -> (H, W, C), clipped and rounded."""
+    return (image[0].clamp(0, 1) * np.iinfo(dtype).max).round_().permute(1, 2, 0).numpy().astype(dtype)
+
+
+# -------------------------------------------------------------------------------------------------- files and memory
+def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """Every input file with its output file."""
+    is_one_file = len(patterns) == 1 and Path(patterns[0]).is_file()
+    if is_one_file and output.suffix.lower() in LONGEST_SIDE and not output.is_dir():
+        return [(Path(patterns[0]), output)]
+    if output.is_file():
+        raise OptionError(f"-o {output}: is a file; name a folder, or one input file and an output with a suffix")
+    found: list[tuple[Path, Path]] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = output.resolve()
+            own = [name for name in FolderSource(path).names if inside not in (path / name).resolve().parents]
+            if output.resolve() == path.resolve():
+                raise OptionError(f"-o {output}: is the input folder; choose another")
+            found += [(path / name, Path(name)) for name in own]
+        elif path.is_file():
+            found.append((path, Path(path.name)))
+        else:
+            matches = [Path(name) for name in sorted(glob(pattern, recursive=True))]
+            images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
+            if not images:
+                raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
+            found += [(match, Path(match.name)) for match in images]
+    unique = dict(found)  # a file named twice is upscaled once
+    return [(source, output / name.with_name(f"{name.stem}.{suffix}")) for source, name in unique.items()]
+
+
+def _device(name: str, dtype: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that is not there
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"--device {name}: cannot be used ({reason})") from error
+    if device.type == "cpu" and dtype == "float16":
+        raise OptionError("--dtype float16: takes a GPU; on the CPU choose bfloat16 or float32")
+    return device
+
+
+def _student(weights: str) -> MRDANet:
+    path = shipped_weights(weights) if weights.startswith(PREFIX) else Path(weights)
+    net = network_from_file(path)
+    if not isinstance(net, MRDANet):
+        raise CheckpointError(f"{path}: weights of MLN; upscaling takes those of a student")
+    known = net.hyper_parameters(net.state_dict())
+    if known["den_in_ch"] != known["num_in_ch"]:
+        raise CheckpointError(f"{path}: weights of a teacher, which needs ground truth; take those of a student")
+    if (known["num_in_ch"], known["num_out_ch"]) != (3, 3):
+        raise CheckpointError(f"{path}: weights for {known['num_in_ch']} channels; upscaling takes RGB")
+    return net
+
+
+def automatic_tile(net: MRDANet, sides: tuple[int, int], device: torch.device, overlap: int) -> int | None:
+    """Side of the tiles whose feature maps fit the memory; None if the whole image does."""
+    known = net.hyper_parameters(net.state_dict())
+    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # float32, of LR size, measured
+    pixels = min(MEMORY, _free_memory(device) // 2) // (4 * known["num_feat"] * maps)
+    if math.prod(sides) <= pixels:
+        return None
+    return max(math.isqrt(pixels), SMALLEST_TILE, 2 * overlap)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that can be had on the device; where nobody knows, more than MEMORY."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    table = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
+    return int(available[1]) * 1024 if available else 4 * MEMORY

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from mrda_data.images import ImageError
+from mrda_inference.image_file import Picture, check_target, read_picture, write_picture
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]
+
+
+def noise(*shape, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("has_alpha", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_written_is_read_again(tmp_path, dtype, suffix, has_alpha, channels):
+    if suffix == ".webp" and dtype == np.uint16:
+        pytest.skip("WebP has 8 bits")
+    alpha = noise(7, 5, 1, dtype=dtype) // 2 + 1 if has_alpha else None
+    picture = Picture(noise(7, 5, channels, dtype=dtype), alpha, GRAY if channels == 1 else SRGB)
+    write_picture(picture, tmp_path / f"a{suffix}")
+    back = read_picture(tmp_path / f"a{suffix}")
+    becomes_rgb = channels == 1 and (has_alpha or suffix == ".webp")
+    np.testing.assert_array_equal(back.colour, picture.colour.repeat(3, 2) if becomes_rgb else picture.colour)
+    assert back.colour.dtype == dtype
+    assert (back.alpha is None) == (alpha is None)
+    if has_alpha:
+        np.testing.assert_array_equal(back.alpha, alpha)
+    assert back.profile == (None if becomes_rgb else picture.profile)
+
+
+def test_jpeg_keeps_the_profile(tmp_path):
+    write_picture(Picture(np.full((9, 8, 3), (200, 100, 50), np.uint8), None, SRGB), tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.info["icc_profile"] == SRGB
+        assert np.abs(np.asarray(image).astype(int) - (200, 100, 50)).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+    path = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp = np.add.outer(np.arange(24) * 3, np.arange(40) * 2)
+    Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], 2).astype(np.uint8)).save(path, exif=exif, lossless=True)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    picture = read_picture(path)
+    assert picture.colour.shape == expected.shape
+    assert np.abs(picture.colour.astype(int) - expected).max() <= 3  # two JPEG decoders
+
+
+def pillow(mode):
+    image = Image.fromarray(noise(9, 8, 4), "RGBA")
+    return image.convert("RGB").quantize(16) if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "options", "channels", "has_alpha"),
+    [
+        ("L", ".png", {}, 1, False),
+        ("1", ".png", {}, 1, False),
+        ("LA", ".png", {}, 1, True),
+        ("RGB", ".png", {}, 3, False),
+        ("RGB", ".bmp", {}, 3, False),
+        ("RGB", ".tif", {}, 3, False),
+        ("RGB", ".ppm", {}, 3, False),
+        ("RGBA", ".png", {}, 3, True),
+        ("RGBA", ".webp", {"lossless": True, "exact": True}, 3, True),
+        ("RGBA", ".tif", {}, 3, True),
+        ("LA", ".tif", {}, 1, True),
+        ("L", ".tif", {}, 1, False),
+        ("1", ".tif", {}, 1, False),
+        ("P", ".png", {}, 3, False),
+        ("P", ".png", {"transparency": 3}, 3, True),
+        ("P", ".tif", {}, 3, False),
+        ("CMYK", ".tif", {}, 3, False),
+    ],
+)
+def test_every_usual_kind_of_file_is_read_as_pillow_does(tmp_path, mode, suffix, options, channels, has_alpha):
+    path = tmp_path / f"a{suffix}"
+    pillow(mode).save(path, **options)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGBA"))
+    picture = read_picture(path)
+    assert picture.colour.shape[2] == channels
+    np.testing.assert_array_equal(np.broadcast_to(picture.colour, (9, 8, 3)), expected[..., :3])
+    assert (picture.alpha is not None) == has_alpha
+    if has_alpha:
+        np.testing.assert_array_equal(picture.alpha[..., 0], expected[..., 3])
+
+
+def test_sixteen_bits_of_a_tiff_are_kept(tmp_path):
+    image = noise(6, 5, 3, dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.tif"), image[..., ::-1])
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").colour, image)
+
+
+def test_a_profile_that_does_not_fit_the_output_is_left_out(tmp_path):
+    write_picture(Picture(noise(4, 4, 3), None, SRGB[:16] + b"CMYK" + SRGB[20:]), tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").profile is None
+
+
+def png_header(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def write_useless(kind, path):
+    if kind == "bomb":
+        path.write_bytes(png_header(30_000, 30_000))
+    elif kind == "large":
+        path.write_bytes(png_header(10_000, 10_000))
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        Image.fromarray(noise(64, 64, 3)).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "truncated tiff":
+        Image.fromarray(noise(64, 64, 3)).save(path, "TIFF", compression="tiff_lzw")
+        path.write_bytes(path.read_bytes()[:-9000])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pages":
+        page = Image.fromarray(noise(8, 8, 3))
+        page.save(path, "TIFF", save_all=True, append_images=[page, page])
+    elif kind == "lab":
+        Image.fromarray(noise(8, 8, 3)).convert("LAB").save(path, "TIFF")
+    elif kind == "float":
+        Image.fromarray(noise(8, 8).astype(np.float32)).save(path, "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bomb", "more than 89,478,485 pixels"),
+        ("large", "more than 89,478,485 pixels"),
+        ("text", "no image"),
+        ("empty", "no image"),
+        ("truncated", "cannot be decoded"),
+        ("truncated tiff", "cannot be decoded"),
+        ("folder", "no image"),
+        ("missing", "does not exist"),
+        ("pages", "holds 3 pictures"),
+        ("lab", "mode LAB"),
+        ("float", "mode F"),
+    ],
+)
+def test_a_useless_file_is_named_in_one_line(tmp_path, kind, reason):
+    write_useless(kind, tmp_path / "a.png")
+    with pytest.raises(ImageError, match=rf"a\.png: .*{reason}") as info:
+        read_picture(tmp_path / "a.png")
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "reason"),
+    [
+        ("a.jpg", Picture(noise(2, 2, 3, dtype=np.uint16), None, None), "holds no 16 bits"),
+        ("a.webp", Picture(noise(2, 2, 3, dtype=np.uint16), None, None), "holds no 16 bits"),
+        ("a.jpg", Picture(noise(2, 2, 3), noise(2, 2, 1), None), "holds no alpha"),
+        ("a.webp", Picture(noise(2, 5000, 3), None, None), "20000 pixels"),
+    ],
+)
+def test_a_format_that_cannot_hold_the_picture_is_named_before_the_work(tmp_path, name, picture, reason):
+    with pytest.raises(ImageError, match=reason):
+        check_target(tmp_path / name, picture, 4)
+    check_target(tmp_path / "a.png", picture, 4)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ImageError, match=r"a\.png: cannot be written"):
+        write_picture(Picture(noise(2, 2, 3), None, None), tmp_path / "out" / "a.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from mrda_arch import MRDANet
+from mrda_inference import network_functions, tiling, upscale
+from mrda_inference.tiling import idr_region, shares, spans
+
+TOY = {"num_feat": 6, "num_block": 2, "den_feat": 4}
+RADIUS = 1 + 2 * 4 + 1 + 3  # LR pixels that RDAN looks around one: head, blocks, body_tail; upscaler and bicubic base
+
+
+@pytest.mark.parametrize("size", [1, 5, 31, 64, 65, 100, 129, 1000])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 0), (33, 32), (512, 32), (96, 7)])
+def test_intervals_cover_the_side_and_their_shares_add_up_to_one(size, tile, overlap):
+    intervals = spans(size, tile, overlap)
+    assert intervals[0][0] == 0
+    assert intervals[-1][1] == size
+    assert all(stop - start <= tile for start, stop in intervals)
+    assert all(a[1] - b[0] == overlap for a, b in pairwise(intervals))
+    total = torch.zeros(2 * size)
+    for (start, stop), share in zip(intervals, shares(intervals, overlap, 2), strict=True):
+        assert share.min() >= 0
+        assert share.max() <= 1
+        total[2 * start : 2 * stop] += share
+    torch.testing.assert_close(total, torch.ones(2 * size))
+
+
+@pytest.mark.parametrize("upsampler", ["pixelshuffle", "pixelshuffledirect"])
+def test_tiles_equal_the_whole_image_where_the_overlap_is_wide(upsampler):
+    net = MRDANet(**TOY, upscale=2, upsampler=upsampler, global_residual=True).double()
+    functions = net.den, net.rdan
+    lq = torch.rand(1, 3, 130, 97).double()
+    whole = upscale(lq, *functions, 2)
+    assert torch.equal(whole, net(lq).detach())
+    tiled = upscale(lq, *functions, 2, tile=80, overlap=4 * RADIUS)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-9)
+    far_from_exact = upscale(lq, *functions, 2, tile=80, overlap=0)
+    assert (far_from_exact - whole).abs().max() > 1e-4
+
+
+def test_the_representation_is_computed_once_and_shared():
+    seen = []
+
+    def encode(lq):
+        seen.append(lq.shape)
+        return torch.tensor(0.25)
+
+    out = upscale(torch.rand(1, 3, 50, 70), encode, lambda lq, idr: idr.expand_as(lq), 1, tile=20, overlap=4)
+    assert seen == [(1, 3, 50, 70)]
+    torch.testing.assert_close(out, torch.full((1, 3, 50, 70), 0.25))
+
+
+def test_of_a_huge_image_the_centre_is_encoded(monkeypatch):
+    monkeypatch.setattr(tiling, "IDR_PIXELS", 100)
+    lq = torch.rand(1, 3, 40, 10)
+    assert torch.equal(idr_region(lq), lq[..., 10:30, 2:7])
+    assert idr_region(torch.rand(1, 3, 4000, 1)).shape == (1, 3, 632, 1)
+    assert idr_region(torch.rand(1, 3, 10, 10)).shape == (1, 3, 10, 10)
+
+
+def test_tiles_that_differ_pass_into_each_other_without_a_seam():
+    numbers = iter(range(100))
+
+    def restore(lq, idr):
+        return torch.full_like(lq, next(numbers) % 2).repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+    out = upscale(torch.zeros(1, 3, 1, 200), lambda lq: lq, restore, 4, tile=72, overlap=16)
+    assert out.max() == 1
+    assert out.min() == 0
+    # from 0 to 1 over half the overlap, 8 LR pixels
+    assert out.diff(dim=-1).abs().max() <= 1 / (8 * 4) + 1e-6
+
+
+def test_a_tile_no_larger_than_the_overlap_is_refused():
+    with pytest.raises(ValueError, match="tile: 32 pixels, it must be larger than the overlap, 32"):
+        upscale(torch.zeros(1, 3, 4, 4), lambda lq: lq, lambda lq, idr: lq, 1, tile=32)
+
+
+def test_bfloat16_keeps_the_bicubic_base_exact():
+    net = MRDANet(**TOY, global_residual=True)
+    for p in net.rdan.upscaler.parameters():
+        torch.nn.init.zeros_(p)
+    lq = torch.rand(1, 3, 20, 20)
+    out = upscale(lq, *network_functions(net, "cpu", torch.bfloat16), 4)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, net(lq).detach())
