@@ -72,7 +72,7 @@ def upscale_files(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     targets = _targets(args.input, args.output, args.format)
     device = _device(args.device, args.dtype)
-    net = _student(args.weights)
+    net = student(args.weights)
     functions = network_functions(net, device, getattr(torch, args.dtype))
     done = skipped = failed = 0
     written: dict[Path, Path] = {}
@@ -185,7 +185,12 @@ def _device(name: str, dtype: str) -> torch.device:
     return device
 
 
-def _student(weights: str) -> MRDANet:
+def student(weights: str) -> MRDANet:
+    """Read the weights of a student: a file, or `shipped:<name>`.
+
+    Raises:
+        UserError: no such weights, or those of another network.
+    """
     path = shipped_weights(weights) if weights.startswith(PREFIX) else Path(weights)
     net = network_from_file(path)
     if not isinstance(net, MRDANet):

@@ -1,0 +1,96 @@
+"""What tiles cost in PSNR, with the representation of the whole image and with one of their own.
+
+    python benchmarks/tiling.py [-i datasets/DIV2K/HR] [--weights shipped:mrda_lite_x4_student]
+
+Programs that load networks of every kind often cut the input into tiles of 512 pixels with 32 of overlap, and each tile
+then computes a representation of its own; `mrda_inference.upscale` computes it once. LR images larger than 512 pixels
+are cut so, smaller ones into tiles of 128; those that fit into one tile are left out. PSNR on Y, border of `scale`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import groupby
+from statistics import fmean
+
+import torch
+from machine import describe
+from tabulate import tabulate
+from torch import Tensor
+
+from mrda_data import BenchmarkDataset
+from mrda_inference import network_functions, upscale
+from mrda_inference.command_line import DEFAULT_WEIGHTS, student
+from mrda_model.evaluation import Restorer, evaluate
+from mrda_utils.errors import UserError, run
+
+LARGE, SMALL, OVERLAP = 512, 128, 32  # LR pixels
+
+
+def tile_of(sides: tuple[int, ...]) -> int:
+    """Side of the tiles that an LR image is cut into."""
+    return LARGE if max(sides) > LARGE else SMALL
+
+
+def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
+    """The three ways, and the scale."""
+    net = student(weights)
+    functions = network_functions(net)
+
+    def whole(lq: Tensor, gt: Tensor | None) -> Tensor:
+        return upscale(lq, *functions, net.upscale)
+
+    def shared(lq: Tensor, gt: Tensor | None) -> Tensor:
+        return upscale(lq, *functions, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
+
+    def own(lq: Tensor, gt: Tensor | None) -> Tensor:
+        def restore(part: Tensor, _: Tensor) -> Tensor:
+            return net(part)
+
+        return upscale(lq, torch.empty_like, restore, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
+
+    return {"whole": whole, "shared": shared, "own": own}, net.upscale
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "-i", "--input", default="bundled:test", help="folder of HR photographs; bundled ones by default"
+    )
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="of a student")
+    parser.add_argument("--protocol", default="gaussian8", help="degradations, by a name of mrda_data/protocols.yml")
+    parser.add_argument("--max_images", type=int, help="use the first images only")
+    args = parser.parse_args()
+    methods, scale = restorers(args.weights)
+    options = {
+        "name": "tiling",
+        "dataroot_gt": args.input,
+        "protocol": args.protocol,
+        "scale": scale,
+        "kernel_size": 21,
+    }
+    dataset = BenchmarkDataset(options | ({"max_images": args.max_images} if args.max_images else {}))
+    psnr = {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}
+    measured = []  # (image, LR size, tile, PSNR by method)
+    for restored in evaluate(methods, dataset, {"psnr": psnr}, torch.device("cpu")):
+        height, width = restored.lq.shape[:2]
+        if max(height, width) > (tile := tile_of((height, width))):
+            values = {row.method: row.value for row in restored.rows}
+            measured.append((restored.item["lq_path"], f"{width}x{height}", tile, values))
+    if not measured:
+        raise UserError(f"-i {args.input}: no photograph whose LR image is larger than {SMALL} pixels")
+    table = []
+    for (name, size, tile), group in groupby(measured, key=lambda entry: entry[:3]):
+        values = [entry[3] for entry in group]
+        losses = [[v["whole"] - v[method] for v in values] for method in ("shared", "own")]
+        table.append((name, size, tile, fmean(v["whole"] for v in values), *map(fmean, losses), max(losses[1])))
+    means = [fmean(row[column] for row in table) for column in (3, 4, 5)]
+    table.append(("mean", "", "", *means, max(row[6] for row in table)))
+    headers = ("photograph", "LR", "tile", "whole, dB", "loss, one IDR", "loss, own IDRs", "worst kernel")
+    print(describe())  # noqa: T201
+    print(tabulate(table, headers=headers, tablefmt="github", floatfmt=("", "", "", ".2f", ".4f", ".4f", ".4f")))  # noqa: T201
+
+
+if __name__ == "__main__":
+    run(main)
