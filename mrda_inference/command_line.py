@@ -148,8 +148,8 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
     is_one_file = len(patterns) == 1 and Path(patterns[0]).is_file()
     if is_one_file and output.suffix.lower() in LONGEST_SIDE and not output.is_dir():
         return [(Path(patterns[0]), output)]
-    if output.is_file():
-        raise OptionError(f"-o {output}: is a file; name a folder, or one input file and an output with a suffix")
+    if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
+        raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
     found: list[tuple[Path, Path]] = []
     for pattern in patterns:
         path = Path(pattern)

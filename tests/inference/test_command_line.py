@@ -145,7 +145,9 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
     [
         (["-i", "nowhere", "-o", "out"], "-i nowhere: no such file or folder"),
         (["-i", "photos", "-o", "photos"], "-o photos: is the input folder"),
-        (["-i", "photos", "-o", "toy.safetensors"], "-o toy.safetensors: is a file"),
+        (["-i", "photos", "-o", "toy.safetensors"], "-o toy.safetensors: name a folder"),
+        (["-i", "photos", "-o", "out.png"], "-o out.png: name a folder or, for one input file"),
+        (["-i", "photos/a.png", "-o", "out.tif"], "-o out.tif: name a folder"),
         (["-i", "photos", "-o", "out", "--tile", "32"], "--tile 32: must be larger than --overlap, 32"),
         (["-i", "photos", "-o", "out", "--overlap", "-1"], "--overlap -1: must be at least 0"),
         (["-i", "photos", "-o", "out", "--device", "abacus"], "--device abacus: cannot be used"),
