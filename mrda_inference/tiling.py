@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import pairwise, product
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrda_arch import MRDANet
+from mrda_arch.collapse import collapse_upscaler
 
 Encode = Callable[[Tensor], Tensor]
 """LR image (1, 3, h, w) -> IDR."""
@@ -27,12 +29,12 @@ def network_functions(
     """The two halves of a student, as `upscale` takes them.
 
     Args:
-        net: moved to the device.
+        net: left as it is; a copy restores.
         device: where to compute.
         dtype: of the convolutions; the bicubic base of a global residual stays in float32.
     """
     device = torch.device(device)
-    net = net.eval().to(device)
+    net = collapse_upscaler(deepcopy(net)).eval().to(device)
     cast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def encode(lq: Tensor) -> Tensor:
