@@ -12,7 +12,7 @@ import mrda_model  # noqa: F401
 from mrda_utils.options import OptionError, force, parse_yaml, read_options, validate
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "options").rglob("*.yml"))
+FILES = sorted(p for kind in ("train", "test") for p in (ROOT / "options").rglob(f"{kind}_*.yml"))
 TEACHER = ROOT / "options/demo/train_teacher_x4.yml"
 
 

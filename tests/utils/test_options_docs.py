@@ -12,7 +12,7 @@ from mrda_utils.options import force, parse_yaml
 from scripts import generate_options_docs as generator
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "options").rglob("*.yml"))
+FILES = sorted(p for kind in ("train", "test") for p in (ROOT / "options").rglob(f"{kind}_*.yml"))
 TEACHER = ROOT / "options/train_teacher_x4.yml"
 
 

@@ -1,0 +1,344 @@
+"""Train variants of the networks and print the paper's ablation tables with ours beside them.
+
+    python scripts/ablation.py T1 T2 S3 --seeds 0 1 2
+    python scripts/ablation.py T2 S3 --options options -o results/ablation_paper
+
+The same command goes on where an earlier one ended; docs/ablation.md tells what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field, ValidationError
+from tabulate import tabulate
+
+import mrda_loss  # noqa: F401  (these imports register what option files name)
+from mrda_data import BenchmarkDataset
+from mrda_data.protocols import PROTOCOLS
+from mrda_model.adaptation import Adaptation
+from mrda_model.base_model import build_frozen
+from mrda_model.evaluation import Restorer, Row, evaluate, means, mln_oracle, network_restorer, teacher_oracle
+from mrda_utils import checkpoint
+from mrda_utils.distributed import start
+from mrda_utils.errors import UserError, run
+from mrda_utils.files import written_whole
+from mrda_utils.options import OptionError, force, parse_yaml, validate
+from mrda_utils.pipeline import train_pipeline
+from mrda_utils.schema import DataRoot, Name, Section, did_you_mean
+
+ROOT = Path(__file__).resolve().parents[1]
+SCALE = 4
+WEIGHTS = "models/net_g_latest.pth"  # of a run
+PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": SCALE, "test_y_channel": True}}
+
+
+class Variant(Section):
+    """One entry of `runs`."""
+
+    stage: Name
+    weights: dict[str, Name] = Field({})
+    """Key of the option file's `path` section to the run whose weights it takes."""
+    change: list[str] = Field([])
+
+
+class TableRow(Section):
+    """One row of a table; `paper` has a value for each column."""
+
+    run: Name
+    about: str
+    paper: list[float] = Field([])
+
+
+class Table(Section):
+    """One table: columns are the kernels of the protocol, or their mean."""
+
+    protocol: str
+    paper_set: str
+    rows: dict[Name, TableRow]
+
+
+class Plan(Section):
+    """Options/ablation/ablation.yml, which says what the keys mean."""
+
+    test_sets: dict[Name, DataRoot]
+    runs: dict[Name, Variant]
+    tables: dict[str, Table]
+
+
+class Value(NamedTuple):
+    """PSNR of one run in one column of a table, mean over images (and kernels)."""
+
+    table: str
+    row: str
+    run: str
+    seed: int
+    dataset: str
+    column: str
+    psnr: float
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what the chosen rows need, measure it, write and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
+    parser.add_argument(
+        "--plan", type=Path, default=ROOT / "options/ablation/ablation.yml", help="list of runs, tables"
+    )
+    parser.add_argument("--options", type=Path, help="folder of train_<stage>_x4.yml; by default that of the plan")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder of the tables; by default results/<name of the options' folder>"
+    )
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options of every run, as in train.py"
+    )
+    args = parser.parse_args(argv)
+    plan = read_plan(args.plan)
+    tables = chosen(plan, args.rows)
+    needed = in_order(plan, [row.run for table in tables.values() for row in table.rows.values()])
+    folder = args.options or args.plan.parent
+    output = ROOT / (args.output or Path("results") / folder.resolve().name)
+    options = {
+        (name, seed): run_options(plan, name, folder, seed, args.force_yml) for seed in args.seeds for name in needed
+    }
+    test_sets = {name: root for name, root in plan.test_sets.items() if is_there(root)}
+    for name in plan.test_sets.keys() - test_sets.keys():
+        print(f"{name}: left out; put its HR images into {plan.test_sets[name]}")  # noqa: T201
+    for opt in options.values():
+        train(opt, output)
+    values = [
+        Value(title, label, row.run, seed, dataset, column, psnr)
+        for title, table in tables.items()
+        for label, row in table.rows.items()
+        for seed in args.seeds
+        for dataset, root in test_sets.items()
+        for column, psnr in columns(
+            measure(options[row.run, seed], dataset, root, table.protocol, output), table
+        ).items()
+    ]
+    report(tables, values, output)
+
+
+# ------------------------------------------------------------------------------------------------------------ the plan
+def read_plan(path: Path) -> Plan:
+    """Read a file like options/ablation/ablation.yml.
+
+    Raises:
+        OptionError: a mistake in it, named.
+    """
+    try:
+        plan = Plan.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    except OSError as error:
+        raise OptionError(f"--plan {path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OptionError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+    named = [(f"runs.{name}.weights", other) for name, own in plan.runs.items() for other in own.weights.values()]
+    named += [
+        (f"tables.{title}.{label}", row.run)
+        for title, table in plan.tables.items()
+        for label, row in table.rows.items()
+    ]
+    for where, name in named:
+        if name not in plan.runs:
+            raise OptionError(f"{path}: {where}: {name!r} is no run, {did_you_mean(name, list(plan.runs))}")
+    return plan
+
+
+def chosen(plan: Plan, labels: list[str]) -> dict[str, Table]:
+    """Tables with the rows of these labels alone; all of them if there is none.
+
+    Raises:
+        OptionError: an unknown label.
+    """
+    known = list(dict.fromkeys(label for table in plan.tables.values() for label in table.rows))
+    for label in labels:
+        if label not in known:
+            raise OptionError(f"{label!r} is no row, {did_you_mean(label, known)}")
+    wanted = set(labels or known)
+    tables = {
+        title: table.model_copy(update={"rows": {label: row for label, row in table.rows.items() if label in wanted}})
+        for title, table in plan.tables.items()
+    }
+    return {title: table for title, table in tables.items() if table.rows}
+
+
+def in_order(plan: Plan, names: list[str]) -> list[str]:
+    """These runs and all that they build on, each once, predecessors first."""
+    order: list[str] = []
+    for name in names:
+        order += [n for n in [*in_order(plan, list(plan.runs[name].weights.values())), name] if n not in order]
+    return order
+
+
+def run_options(plan: Plan, name: str, folder: Path, seed: int, forced: list[str]) -> dict:
+    """A run's options: its stage's option file, the plan's changes, a name and a seed of its own.
+
+    Raises:
+        OptionError: no such option file, or options that are not valid.
+    """
+    variant = plan.runs[name]
+    path = folder / f"train_{variant.stage}_x{SCALE}.yml"
+    try:
+        options = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be read ({error.strerror}); run {name!r} needs it") from error
+    force(options, [*variant.change, *forced])
+
+    def run_name(run: str) -> str:
+        return f"{folder.resolve().name}_{run}_s{seed}"
+
+    paths = options.setdefault("path", {})
+    experiments = paths.get("experiments_root", "experiments")
+    paths |= {key: f"{experiments}/{run_name(other)}/{WEIGHTS}" for key, other in variant.weights.items()}
+    options |= {"name": run_name(name), "manual_seed": seed, "path": paths}
+    validate(options, True, f"{path}, run {name!r}")
+    return options
+
+
+# ---------------------------------------------------------------------------------------------- training and measuring
+def train(options: dict, output: Path) -> None:
+    """Train a run to its end, from where an earlier attempt stopped; a complete one is left alone.
+
+    Raises:
+        UserError: a run of this name was trained with other options; a mistake in data or checkpoints.
+    """
+    weights = weights_path(options)
+    text = yaml.safe_dump(options, sort_keys=False)
+    trained = weights.parents[1] / f"{options['name']}.yml"
+    if trained.is_file() and not trained.read_text(encoding="utf-8").endswith(text):
+        raise UserError(f"{trained}: this run has other options than it would have now; move its folder away")
+    if weights.is_file() and checkpoint.load(weights)["mrda"]["iteration"] == options["train"]["total_iter"]:
+        print(f"{options['name']}: complete")  # noqa: T201
+        return
+    path = output / "options" / f"{options['name']}.yml"
+    write(path, text)
+    train_pipeline(ROOT, ["-opt", str(path), "--auto_resume"])
+
+
+def weights_path(options: dict) -> Path:
+    """Where a run leaves its weights."""
+    return ROOT / options["path"].get("experiments_root", "experiments") / options["name"] / WEIGHTS
+
+
+def is_there(root: str) -> bool:
+    """Whether these HR images are there."""
+    return root.startswith("bundled:") or (ROOT / root).is_dir()
+
+
+def restorer(options: dict, device: torch.device) -> Restorer:
+    """A trained run as its stage's validation uses it; MLN and teacher adapt on the ground truth."""
+    opt = validate(options, True, options["name"])
+    stage = opt["model_type"]
+    net = build_frozen(opt["network_g"], str(weights_path(options)), stage, device)
+    if stage == "MLNMetaModel":
+        return mln_oracle(net, Adaptation(**opt["adaptation"]))
+    if stage == "MRDATeacherModel":
+        mln_path = ROOT / opt["path"]["pretrain_network_mln"]
+        mln = build_frozen(opt["network_mln"], str(mln_path), "MLNMetaModel", device)
+        return teacher_oracle(net, mln, Adaptation(**opt["adaptation"]))
+    return network_restorer(net)
+
+
+def measure(options: dict, dataset: str, root: str, protocol: str, output: Path) -> list[Row]:
+    """PSNR of a run on every image and kernel; kept in a file, and measured again when the weights are newer."""
+    path = output / "rows" / f"{options['name']}_{dataset}_{protocol}.csv"
+    if not path.is_file() or path.stat().st_mtime < weights_path(options).stat().st_mtime:
+        root = root if root.startswith("bundled:") else str(ROOT / root)
+        opt = {"name": dataset, "dataroot_gt": root, "protocol": protocol, "scale": SCALE, "kernel_size": 21}
+        test_set = BenchmarkDataset(opt)
+        device = start("none", options.get("device", "auto"), 1800).device
+        found = evaluate({options["name"]: restorer(options, device)}, test_set, PSNR, device)
+        write_csv(path, Row._fields, [row for item in found for row in item.rows])
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Row(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]
+
+
+def columns(rows: list[Row], table: Table) -> dict[str, float]:
+    """A run's value in each column of a table: the mean over images of each kernel, or over all."""
+    if PROTOCOLS[table.protocol].table == "kernels":
+        return means(rows, "kernel")
+    return {"PSNR": means(rows, "metric")["psnr"]}
+
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+def summaries(values: list[Value]) -> list[dict]:
+    """Mean, standard deviation (of one more run, ddof 1; None for a single seed) and number of seeds of each cell."""
+    cells = defaultdict(list)
+    for value in values:
+        cells[value.table, value.row, value.dataset, value.column].append(value.psnr)
+    return [
+        {
+            **dict(zip(("table", "row", "dataset", "column"), cell, strict=True)),
+            "mean": float(np.mean(psnr)),
+            "std": float(np.std(psnr, ddof=1)) if len(psnr) > 1 else None,
+            "seeds": len(psnr),
+        }
+        for cell, psnr in cells.items()
+    ]
+
+
+def markdown(title: str, table: Table, cells: list[dict]) -> str:
+    """A table as Markdown: ours for each test set, then the paper's."""
+    own = [cell for cell in cells if cell["table"] == title]
+    names = list(dict.fromkeys(cell["column"] for cell in own))
+    places = list(dict.fromkeys((cell["dataset"], cell["column"]) for cell in own))
+    lines = []
+    for label, row in table.rows.items():
+        found = {(cell["dataset"], cell["column"]): cell for cell in own if cell["row"] == label}
+        ours = [f"{c['mean']:.2f}" + (f" ± {c['std']:.2f}" if c["seeds"] > 1 else "") for c in map(found.get, places)]
+        paper = [f"{value:.2f}" for value in row.paper] or ["-"] * len(names)
+        lines.append([label, row.about, *ours, *paper])
+    heads = [*places, *((f"{table.paper_set} (paper)", name) for name in names)]
+    headers = ["", "", *(where if name == "PSNR" else f"{where}, {name}" for where, name in heads)]
+    seeds = max(cell["seeds"] for cell in own)
+    note = f"{title}, x{SCALE}, {table.protocol}, PSNR on Y in dB; ours: mean ± standard deviation over {seeds} seed(s)"
+    return f"{note}\n\n{tabulate(lines, headers, tablefmt='github', disable_numparse=True)}"
+
+
+def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
+    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter."""
+    cells = summaries(values)
+    text = "\n\n".join(markdown(title, table, cells) for title, table in tables.items())
+    write_csv(output / "values.csv", Value._fields, values)
+    write(output / "summary.json", json.dumps(cells, indent=2) + "\n")
+    write(output / "tables.md", text + "\n")
+    print(f"\n{text}\n\n{output / 'tables.md'}")  # noqa: T201
+
+
+def write_csv(path: Path, fields: tuple[str, ...], rows: list[tuple]) -> None:
+    """Write a CSV file whole or not at all."""
+    with io.StringIO(newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows(rows)
+        write(path, file.getvalue())
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UserError: the file system refused.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            file.write(text.encode("utf-8"))
+    except OSError as error:
+        raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    run(main)
