@@ -46,7 +46,8 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["jsonschema>=4.18", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
+        "plots": ["matplotlib"],
+        "test": ["jsonschema>=4.18", "matplotlib", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from mrda_utils import __version__
+from mrda_utils.files import write_text
 from mrda_utils.published import published_cases, published_rows
 
 Means = dict[tuple[str, str, str], float]
@@ -37,11 +39,12 @@ def file_hash(path: str | Path) -> str:
 
 
 def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> None:
-    """One line for each image, kernel, method and metric."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(fields)
-        writer.writerows(rows)
+    """One line for each row, under the names of the fields; whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(fields)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 class Cost(NamedTuple):

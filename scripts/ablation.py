@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -31,9 +30,10 @@ from mrda_model.evaluation import Restorer, Row, evaluate, means, mln_oracle, ne
 from mrda_utils import checkpoint
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
-from mrda_utils.files import written_whole
+from mrda_utils.files import write_text
 from mrda_utils.options import OptionError, force, parse_yaml, validate
 from mrda_utils.pipeline import train_pipeline
+from mrda_utils.report import write_csv
 from mrda_utils.schema import DataRoot, Name, Section, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -223,7 +223,7 @@ def train(options: dict, output: Path) -> None:
         print(f"{options['name']}: complete")  # noqa: T201
         return
     path = output / "options" / f"{options['name']}.yml"
-    write(path, text)
+    write_text(path, text)
     train_pipeline(ROOT, ["-opt", str(path), "--auto_resume"])
 
 
@@ -260,7 +260,7 @@ def measure(options: dict, dataset: str, root: str, protocol: str, output: Path)
         test_set = BenchmarkDataset(opt)
         device = start("none", options.get("device", "auto"), 1800).device
         found = evaluate({options["name"]: restorer(options, device)}, test_set, PSNR, device)
-        write_csv(path, Row._fields, [row for item in found for row in item.rows])
+        write_csv([row for item in found for row in item.rows], Row._fields, path)
     with path.open(newline="", encoding="utf-8") as file:
         return [Row(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]
 
@@ -311,33 +311,10 @@ def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
     """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter."""
     cells = summaries(values)
     text = "\n\n".join(markdown(title, table, cells) for title, table in tables.items())
-    write_csv(output / "values.csv", Value._fields, values)
-    write(output / "summary.json", json.dumps(cells, indent=2) + "\n")
-    write(output / "tables.md", text + "\n")
+    write_csv(values, Value._fields, output / "values.csv")
+    write_text(output / "summary.json", json.dumps(cells, indent=2) + "\n")
+    write_text(output / "tables.md", text + "\n")
     print(f"\n{text}\n\n{output / 'tables.md'}")  # noqa: T201
-
-
-def write_csv(path: Path, fields: tuple[str, ...], rows: list[tuple]) -> None:
-    """Write a CSV file whole or not at all."""
-    with io.StringIO(newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(fields)
-        writer.writerows(rows)
-        write(path, file.getvalue())
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Raises:
-        UserError: the file system refused.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":
