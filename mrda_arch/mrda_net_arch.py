@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrda_arch.arch_util import Upscaler, build, size
 from mrda_arch.den_arch import DEN
-from mrda_arch.rdan_arch import RDAN
+from mrda_arch.rdan_arch import RDAN, Modulation
 
 
 @ARCH_REGISTRY.register()
@@ -27,6 +27,8 @@ class MRDANet(nn.Module):
         den_feat: w of DEN; the representation has 4 w channels.
         upsampler: `pixelshuffle` is the paper's; `pixelshuffledirect` (one convolution, one shuffle) suits small nets.
         global_residual: add the bicubic upsampling of the LR image to the output; not in the paper.
+        modulation: how the representation acts on the features, for ablations: `rdam` (paper), `da` (DASR's), or
+            `da_vanilla` (that without dynamic convolutions).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class MRDANet(nn.Module):
         den_feat: int = 64,
         upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle",
         global_residual: bool = False,
+        modulation: Modulation = "rdam",
     ) -> None:
         super().__init__()
         self.upscale = upscale
@@ -54,6 +57,7 @@ class MRDANet(nn.Module):
             idr_dim=4 * den_feat,
             upsampler=upsampler,
             global_residual=global_residual,
+            modulation=modulation,
         )
 
     @overload
@@ -92,6 +96,7 @@ class MRDANet(nn.Module):
         num_feat, num_in_ch = size(state_dict, "rdan.head.weight")[:2]
         size(state_dict, "rdan.global_residual", 0)
         upscale, num_out_ch, direct = Upscaler.sizes(state_dict, "rdan.upscaler.", num_in_ch)
+        dynamic, rdam = (f"rdan.blocks.0.rda1.{layer}.weight" in state_dict for layer in ("kernel.0", "modulation"))
         return {
             "num_in_ch": num_in_ch,
             "num_out_ch": num_out_ch,
@@ -102,6 +107,7 @@ class MRDANet(nn.Module):
             "den_feat": den_feat,
             "upsampler": "pixelshuffledirect" if direct else "pixelshuffle",
             "global_residual": bool(state_dict["rdan.global_residual"]),
+            "modulation": "rdam" if rdam else "da" if dynamic else "da_vanilla",
         }
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -31,6 +32,13 @@ def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
     return out.view(n, c, h, w)
 
 
+def kernel_mlp(num_feat: int) -> nn.Sequential:
+    """Compressed representation (N, C) -> one 3x3 kernel a channel (N, 9 C)."""
+    return nn.Sequential(
+        nn.Linear(num_feat, num_feat, bias=False), leaky_relu(), nn.Linear(num_feat, num_feat * 9, bias=False)
+    )
+
+
 class RDAConv(nn.Module):
     """Region degradation aware convolution: F + M * LReLU(DynamicConv(F; w(D))), M = sigmoid(conv(F)) (Eq. 8-10).
 
@@ -39,9 +47,7 @@ class RDAConv(nn.Module):
 
     def __init__(self, num_feat: int) -> None:
         super().__init__()
-        self.kernel = nn.Sequential(
-            nn.Linear(num_feat, num_feat, bias=False), leaky_relu(), nn.Linear(num_feat, num_feat * 9, bias=False)
-        )
+        self.kernel = kernel_mlp(num_feat)
         self.modulation = nn.Conv2d(num_feat, 1, 1)
 
     def forward(self, feat: Tensor, cond: Tensor) -> Tensor:
@@ -59,14 +65,50 @@ class RDAConv(nn.Module):
         )
 
 
+class DAConv(nn.Module):
+    """Degradation aware convolution of DASR (Wang et al., CVPR 2021): conv1x1(LReLU(DynamicConv(F; w(D)))) + a(D) * F.
+
+    What MRDA_S4 has in the place of the RDA conv (paper Table V): the representation weighs whole channels, no region.
+
+    Args:
+        num_feat: C.
+        vanilla: one learned depthwise kernel for every D in the place of the dynamic convolution (MRDA_S5).
+    """
+
+    def __init__(self, num_feat: int, *, vanilla: bool = False) -> None:
+        super().__init__()
+        self.vanilla = vanilla
+        self.kernel = (
+            nn.Conv2d(num_feat, num_feat, 3, 1, 1, groups=num_feat, bias=False) if vanilla else kernel_mlp(num_feat)
+        )
+        self.conv = nn.Conv2d(num_feat, num_feat, 1)
+        hidden = max(1, num_feat // 8)
+        self.attention = nn.Sequential(
+            nn.Linear(num_feat, hidden, bias=False), leaky_relu(), nn.Linear(hidden, num_feat, bias=False), nn.Sigmoid()
+        )
+
+    def forward(self, feat: Tensor, cond: Tensor) -> Tensor:
+        """Modulate `feat` (N, C, h, w) by the compressed representation `cond` (N, C)."""
+        if self.vanilla:
+            filtered = self.kernel(feat)
+        else:
+            filtered = depthwise_per_sample(feat, self.kernel(cond).view(*feat.shape[:2], 3, 3))
+        return self.conv(F.leaky_relu(filtered, NEGATIVE_SLOPE)) + self.attention(cond)[:, :, None, None] * feat
+
+
+Modulation = Literal["rdam", "da", "da_vanilla"]
+_MODULATIONS = {"rdam": RDAConv, "da": DAConv, "da_vanilla": partial(DAConv, vanilla=True)}
+
+
 class RDABlock(nn.Module):
     """RDA conv, conv, RDA conv, conv with a residual connection (paper Fig. 2, yellow box)."""
 
-    def __init__(self, num_feat: int) -> None:
+    def __init__(self, num_feat: int, modulation: Modulation = "rdam") -> None:
         super().__init__()
-        self.rda1 = RDAConv(num_feat)
+        modulate = _MODULATIONS[modulation]
+        self.rda1 = modulate(num_feat)
         self.conv1 = conv3x3(num_feat, num_feat)
-        self.rda2 = RDAConv(num_feat)
+        self.rda2 = modulate(num_feat)
         self.conv2 = conv3x3(num_feat, num_feat)
 
     def forward(self, feat: Tensor, cond: Tensor) -> Tensor:
@@ -91,6 +133,8 @@ class RDAN(nn.Module):
         upsampler: `pixelshuffle` is the paper's; `pixelshuffledirect` (one convolution, one shuffle) suits small nets.
         global_residual: add the bicubic upsampling of the LR image to the output. Not in the paper; small networks
             train faster with it.
+        modulation: how the representation acts on the features, for ablations: `rdam` (paper), `da` (DASR's), or
+            `da_vanilla` (that without dynamic convolutions).
     """
 
     def __init__(
@@ -104,8 +148,11 @@ class RDAN(nn.Module):
         idr_dim: int = 256,
         upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle",
         global_residual: bool = False,
+        modulation: Modulation = "rdam",
     ) -> None:
         super().__init__()
+        if modulation not in _MODULATIONS:
+            raise ValueError(f"modulation: {modulation!r} is not known, choose {' or '.join(map(repr, _MODULATIONS))}")
         if upsampler not in ("pixelshuffle", "pixelshuffledirect"):
             raise ValueError(f"upsampler: {upsampler!r} is not known, choose 'pixelshuffle' or 'pixelshuffledirect'")
         if global_residual and num_in_ch != num_out_ch:
@@ -120,7 +167,7 @@ class RDAN(nn.Module):
         self.use_global_residual = global_residual
         self.head = conv3x3(num_in_ch, num_feat)
         self.compress = nn.Sequential(nn.Linear(idr_dim, num_feat, bias=False), leaky_relu())
-        self.blocks = nn.ModuleList(RDABlock(num_feat) for _ in range(num_block))
+        self.blocks = nn.ModuleList(RDABlock(num_feat, modulation) for _ in range(num_block))
         self.body_tail = conv3x3(num_feat, num_feat)
         self.upscaler = Upscaler(num_feat, num_out_ch, upscale, direct=upsampler == "pixelshuffledirect")
 

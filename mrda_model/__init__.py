@@ -4,6 +4,7 @@ from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported 
 
 # isort: split
 from mrda_model.baseline_model import MRDABaselineModel
+from mrda_model.kernel_model import MRDAKernelModel
 from mrda_model.mln_bicubic_model import MLNBicubicModel
 from mrda_model.mln_meta_model import MLNMetaModel
 from mrda_model.student_model import MRDAStudentModel
@@ -14,6 +15,7 @@ __all__ = [
     "MLNBicubicModel",
     "MLNMetaModel",
     "MRDABaselineModel",
+    "MRDAKernelModel",
     "MRDAStudentModel",
     "MRDATeacherModel",
     "MRDATestModel",

@@ -1,7 +1,8 @@
 """Adaptation of MLN to one task, and the meta-gradient through it (paper Alg. 1 and 2).
 
 Everything here is a pure function over `torch.func.functional_call`: MLN's own weights are read and never written, so
-adapting to task A leaves no trace in task B. Only `mln.body` is adapted; the upscaler is shared by all tasks.
+adapting to task A leaves no trace in task B. Only `mln.body` is adapted; the upscaler is shared by all tasks, but in
+the ablation of paper Table VI.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from mrda_arch import MLN
@@ -30,6 +31,8 @@ class Adaptation(NamedTuple):
     """One set of fast weights for all images, or one an image."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the convolutions; losses and updates keep the weights' own."""
+    freeze_upscaler: bool = True
+    """False adapts the upscaler as well, on the plain path (paper Table VI)."""
     collapse: bool = True
     """False keeps to the plain path, the reference of the collapsed one (see `collapse.py`)."""
 
@@ -46,28 +49,43 @@ def stack(tasks: Sequence[Shots]) -> Shots:
     return Shots(torch.cat([task.lq for task in tasks]), torch.cat([task.gt for task in tasks]))
 
 
+def _start(mln: MLN, how: Adaptation) -> Weights:
+    """MLN's own weights that adapt: the body's by name and, unless it is frozen, the upscaler's under `upscaler.`."""
+    upscaler = {} if how.freeze_upscaler else dict(mln.upscaler.named_parameters(prefix="upscaler"))
+    return {**dict(mln.body.named_parameters()), **upscaler}
+
+
+def _call(part: nn.Module, weights: Weights, x: Tensor, how: Adaptation) -> Tensor:
+    """Output of a part of MLN with `weights` in the place of its own."""
+    if how.adapt_per == "image":
+        return vmap(lambda own, image: functional_call(part, own, (image[None],))[0])(weights, x)
+    return functional_call(part, weights, (x,))
+
+
 def _body(mln: MLN, weights: Weights, lq: Tensor, how: Adaptation) -> Tensor:
     """Feature map (N, C', h, w) of the body with `weights`."""
     if how.collapse and lq.device.type == "cpu":  # part of the fast path: oneDNN likes this layout better
         lq = lq.contiguous(memory_format=torch.channels_last)
+    own = {name: w for name, w in weights.items() if not name.startswith("upscaler.")}
     with torch.autocast(lq.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
-        if how.adapt_per == "image":
-            return vmap(lambda own, image: functional_call(mln.body, own, (image[None],))[0])(weights, lq)
-        return functional_call(mln.body, weights, (lq,))
+        return _call(mln.body, own, lq, how)
 
 
-def _upscale(mln: MLN, feat: Tensor, how: Adaptation) -> Tensor:
+def _upscale(mln: MLN, weights: Weights, feat: Tensor, how: Adaptation) -> Tensor:
     """MLN's upscaler: collapsed where it is frozen, else layer by layer."""
+    own = {name.removeprefix("upscaler."): w for name, w in weights.items() if name.startswith("upscaler.")}
     frozen = not any(p.requires_grad for p in mln.upscaler.parameters())
     with torch.autocast(feat.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
+        if own:
+            return _call(mln.upscaler, own, feat, how)
         if how.collapse and frozen:
             return collapsed(mln.upscaler, mln.upscale)(feat)
         return mln.upscaler(feat)
 
 
 def super_resolve(mln: MLN, weights: Weights, lq: Tensor, lq_up: Tensor, how: Adaptation) -> Tensor:
-    """SR image of MLN with `weights` in the place of its body's; `lq_up` is the bicubic upsampling of `lq`."""
-    return _upscale(mln, _body(mln, weights, lq, how), how) + lq_up
+    """SR image of MLN with `weights` in the place of its own; `lq_up` is the bicubic upsampling of `lq`."""
+    return _upscale(mln, weights, _body(mln, weights, lq, how), how) + lq_up
 
 
 def adapt(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation, *, first_order: bool = True) -> Weights:
@@ -81,9 +99,9 @@ def adapt(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation, *, first_order: boo
         first_order: cut the graph after each step; otherwise the result stays a function of MLN's own weights.
 
     Returns:
-        The body's fast weights by name; with `adapt_per: image` each has a leading axis of N.
+        The fast weights, named as in `_start`; with `adapt_per: image` each has a leading axis of N.
     """
-    weights = dict(mln.body.named_parameters())
+    weights = _start(mln, how)
     if how.adapt_per == "image":
         weights = {name: w.expand(len(lq), *w.shape) for name, w in weights.items()}
     if first_order:
@@ -127,10 +145,10 @@ def meta_gradient(
         first_order: the plain gradient at the fast weights; otherwise the gradient through the inner steps (MAML).
 
     Returns:
-        The detached loss, and a gradient for each of `mln.body.parameters()`.
+        The detached loss, and a gradient for each of the parameters that adapt, the body's first.
     """
     weights = adapt(mln, *support, how, first_order=first_order)
     sr = super_resolve(mln, weights, query.lq, imresize(query.lq, mln.upscale), how)
     loss = loss_fn(sr, query.gt)
-    targets = list(weights.values()) if first_order else list(mln.body.parameters())
+    targets = list(weights.values()) if first_order else list(_start(mln, how).values())
     return loss.detach(), list(torch.autograd.grad(loss, targets))

@@ -19,11 +19,19 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mrda_data.degradation import build_degradation
+from mrda_data.degradation import Task, build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_model.adaptation import Shots, stack
 from mrda_model.adversary import Adversary
-from mrda_model.evaluation import Restorer, evaluate, gather_rows, means, missing_weights, network_restorer
+from mrda_model.evaluation import (
+    KernelOracle,
+    Restorer,
+    evaluate,
+    gather_rows,
+    means,
+    missing_weights,
+    network_restorer,
+)
 from mrda_model.guarded_step import guarded_step
 from mrda_utils import checkpoint
 from mrda_utils.complexity import count_parameters
@@ -129,9 +137,14 @@ class StageModel(SRModel):
         gts = data["gt"].to(self.device, torch.get_default_dtype(), non_blocking=True)
         lqs = []
         for gt, sample in zip(gts.split(alike), data["sample"][::alike], strict=True):
-            generator = torch_generator(self.opt["manual_seed"], "task", int(sample) // alike)
-            lqs.append(self.degradation.apply(gt, self.degradation.sample(generator), generator))
+            lqs.append(self.degradation.apply(gt, *self.draw(int(sample))))
         self.tasks = [Shots(*task) for task in zip(torch.cat(lqs).split(images), gts.split(images), strict=True)]
+
+    def draw(self, sample: int) -> tuple[Task, torch.Generator]:
+        """Degradation parameters of a sample number, and the generator of its task's (or image's) noise."""
+        alike = self.opt["datasets"]["train"]["images_per_task"] if self.opt["degradation_per"] == "task" else 1
+        generator = torch_generator(self.opt["manual_seed"], "task", sample // alike)
+        return self.degradation.sample(generator), generator
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
         """A stage's losses on these tasks; their sum is minimised."""
@@ -214,7 +227,7 @@ class StageModel(SRModel):
         """The network to validate: averaged weights where there are any."""
         return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
 
-    def restorer(self) -> Restorer:
+    def restorer(self) -> Restorer | KernelOracle:
         """How this stage super-resolves an image in validation."""
         return network_restorer(self.trained_network())
 

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mrda_arch import MLN, MRDANet
+from mrda_arch import MLN, MRDAKernelNet, MRDANet
+from mrda_data.degradation import Task
+from mrda_data.degradation.kernels import task_kernel
 from mrda_metric.lpips import alexnet_file, lpips_network
 from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
 from mrda_utils.complexity import timed
@@ -68,6 +70,18 @@ def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:
 def teacher_oracle(net: MRDANet, mln: MLN, how: Adaptation) -> Restorer:
     """Teacher guided by MLN adapted on the ground truth."""
     return lambda lq, gt: net(lq, adapted_features(mln, lq, gt, how))
+
+
+class KernelOracle(NamedTuple):
+    """A network that is told the blur kernel of each item of a test set."""
+
+    net: MRDAKernelNet
+    kernel_size: int
+
+    def on(self, task: Task) -> Restorer:
+        """The restorer of images under this degradation."""
+        kernel = task_kernel(task, self.kernel_size)
+        return lambda lq, gt: self.net(lq, kernel.to(lq)[None])
 
 
 class Row(NamedTuple):
@@ -134,7 +148,7 @@ def _measure(metric: str, opt: dict, images: dict[str, np.ndarray], what: str) -
 
 @torch.no_grad()
 def evaluate(
-    restorers: dict[str, Restorer],
+    restorers: dict[str, Restorer | KernelOracle],
     dataset: Dataset,
     metrics: dict[str, dict],
     device: torch.device,
@@ -164,6 +178,8 @@ def evaluate(
         reference = {"img2": gt_image} if gt is not None else {}
         images, rows, seconds = {}, [], {}
         for method, restore in restorers.items():
+            if isinstance(restore, KernelOracle):
+                restore = restore.on(item["task"])
             sr, seconds[method] = timed(partial(restore, lq, gt), device)
             images[method] = _to_image(sr, f"{method} on {' '.join(where)}")
             expected = (1, 3, *(dataset.opt["scale"] * side for side in lq.shape[-2:]))

@@ -19,8 +19,11 @@ class MLNMetaModel(StageModel):
     start_stage = "MLNBicubicModel"
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Freeze the upscaler; no DDP wrapper: its hooks never see a functional call, so the step reduces by itself."""
-        net.upscaler.requires_grad_(False)
+        """Freeze the upscaler (but for paper Table VI).
+
+        There is no DDP wrapper: its hooks never see a functional call, so the step reduces by itself.
+        """
+        net.upscaler.requires_grad_(not self.opt["adaptation"]["freeze_upscaler"])
         return net.to(self.device)
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -36,7 +39,7 @@ class MLNMetaModel(StageModel):
             losses.append(loss)
             total = grads if total is None else torch._foreach_add(total, grads)
         mean = torch._foreach_div(total, len(self.tasks))
-        for parameter, grad in zip(self.net_g.body.parameters(), mean, strict=True):
+        for parameter, grad in zip(self.trained, mean, strict=True):
             if self.opt["dist"]:
                 dist.all_reduce(grad)
                 grad /= self.opt["world_size"]

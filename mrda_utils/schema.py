@@ -269,6 +269,7 @@ class RealESRGAN(Section):
 
 Mln = _registered("ARCH", "MLN")
 MrdaNet = _registered("ARCH", "MRDANet")
+MrdaKernelNet = _registered("ARCH", "MRDAKernelNet")
 Discriminator = _registered("ARCH", "UNetDiscriminatorSN")
 _SR_NETWORKS = ("MRDANet", "MLN", "EDSR", "MSRResNet", "RCAN", "RRDBNet", "SRVGGNetCompact", "SwinIR")
 _TRAINING_ONLY = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint")
@@ -344,6 +345,7 @@ class Adaptation(Section):
     inner_lrs: list[Annotated[float, Gt(0)]] = Field(description="alpha of each gradient step; length = steps")
     adapt_per: Literal["task", "image"] = Field("task", description="what has fast weights of its own")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions while adapting")
+    freeze_upscaler: bool = Field(True, description="MLN's upscaler stays as mln_bicubic left it (paper Table VI)")
 
 
 class Optimizer(Section):
@@ -612,7 +614,7 @@ class TrainOptions(Options):
     ] = Field(description="`train`, and validation sets `val`, `val_...`.")
     degradation: Degradation
     degradation_per: Literal["task", "image"] = Field("task", description="what has a draw of its own")
-    network_g: Mln | MrdaNet
+    network_g: Mln | MrdaNet | MrdaKernelNet
     path: RunPath = Field(default_factory=RunPath)
     train: Train
     val: Validation | None = Field(None, description="Needed where there is a validation set.")
@@ -714,6 +716,24 @@ class BaselineOptions(TrainOptions):
     train: NetworkTrain
 
 
+class KernelOptions(TrainOptions):
+    """Stage kernel, for comparison: the network is told the blur kernel."""
+
+    model_type: Literal["MRDAKernelModel"] = Field(description="chooses the stage")
+    degradation: Isotropic | Anisotropic = Field(discriminator="type")
+    network_g: MrdaKernelNet
+    train: NetworkTrain
+
+    @model_validator(mode="after")
+    def _whole_kernel(self) -> KernelOptions:
+        if self.network_g["kernel_size"] != self.degradation.kernel_size:
+            raise ValueError(
+                f"network_g.kernel_size: {self.network_g['kernel_size']}, but degradation.kernel_size is "
+                f"{self.degradation.kernel_size}"
+            )
+        return self
+
+
 class TestOptions(Options):
     """A test."""
 
@@ -757,4 +777,5 @@ STAGES: dict[str, type[Options]] = {
     "MRDATeacherModel": TeacherOptions,
     "MRDAStudentModel": StudentOptions,
     "MRDABaselineModel": BaselineOptions,
+    "MRDAKernelModel": KernelOptions,
 }

@@ -26,7 +26,16 @@ from mrda_data import BenchmarkDataset
 from mrda_data.protocols import PROTOCOLS
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen
-from mrda_model.evaluation import Restorer, Row, evaluate, means, mln_oracle, network_restorer, teacher_oracle
+from mrda_model.evaluation import (
+    KernelOracle,
+    Restorer,
+    Row,
+    evaluate,
+    means,
+    mln_oracle,
+    network_restorer,
+    teacher_oracle,
+)
 from mrda_utils import checkpoint
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
@@ -34,7 +43,7 @@ from mrda_utils.files import write_text
 from mrda_utils.options import OptionError, force, parse_yaml, validate
 from mrda_utils.pipeline import train_pipeline
 from mrda_utils.report import write_csv
-from mrda_utils.schema import DataRoot, Name, Section, did_you_mean
+from mrda_utils.schema import Count, DataRoot, Name, Section, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4
@@ -49,6 +58,8 @@ class Variant(Section):
     weights: dict[str, Name] = Field({})
     """Key of the option file's `path` section to the run whose weights it takes."""
     change: list[str] = Field([])
+    steps: Count | None = None
+    """Of adaptation; further ones than the option file's repeat its last learning rate."""
 
 
 class TableRow(Section):
@@ -195,6 +206,9 @@ def run_options(plan: Plan, name: str, folder: Path, seed: int, forced: list[str
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); run {name!r} needs it") from error
     force(options, [*variant.change, *forced])
+    if variant.steps is not None:
+        inner_lrs = options["adaptation"]["inner_lrs"]
+        options["adaptation"]["inner_lrs"] = [inner_lrs[min(n, len(inner_lrs) - 1)] for n in range(variant.steps)]
 
     def run_name(run: str) -> str:
         return f"{folder.resolve().name}_{run}_s{seed}"
@@ -237,7 +251,7 @@ def is_there(root: str) -> bool:
     return root.startswith("bundled:") or (ROOT / root).is_dir()
 
 
-def restorer(options: dict, device: torch.device) -> Restorer:
+def restorer(options: dict, device: torch.device) -> Restorer | KernelOracle:
     """A trained run as its stage's validation uses it; MLN and teacher adapt on the ground truth."""
     opt = validate(options, True, options["name"])
     stage = opt["model_type"]
@@ -248,6 +262,8 @@ def restorer(options: dict, device: torch.device) -> Restorer:
         mln_path = ROOT / opt["path"]["pretrain_network_mln"]
         mln = build_frozen(opt["network_mln"], str(mln_path), "MLNMetaModel", device)
         return teacher_oracle(net, mln, Adaptation(**opt["adaptation"]))
+    if stage == "MRDAKernelModel":
+        return KernelOracle(net, opt["degradation"]["kernel_size"])
     return network_restorer(net)
 
 

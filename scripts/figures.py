@@ -244,7 +244,9 @@ def draw_idr(setting: Setting, args: argparse.Namespace) -> None:
         ]
         labels = np.repeat([case.label for case in cases], len(gt))
         groups = np.tile(np.arange(len(gt)), len(cases))
-        plot, axes = pyplot().subplots(1, len(sources), figsize=(5 * len(sources), 5), squeeze=False)
+        plot, axes = pyplot().subplots(
+            1, len(sources), figsize=(5 * len(sources), 5), squeeze=False, layout="constrained"
+        )
         for axis, (network, idr) in zip(axes[0], sources.items(), strict=True):
             pairs = [
                 (lq[None].to(setting.device), x[None].to(setting.device))
@@ -322,7 +324,7 @@ def draw_rdam(setting: Setting, args: argparse.Namespace) -> None:
     task = {"sigma_x": args.width, "sigma_y": args.width, "theta": 0.0, "noise_sigma_255": 0.0}
     source = open_source(setting.images)
     names = source.names[:6]  # the figure's width
-    plot, axes = pyplot().subplots(3, len(names), figsize=(4 * len(names), 9), squeeze=False)
+    plot, axes = pyplot().subplots(3, len(names), figsize=(4 * len(names), 9), squeeze=False, layout="constrained")
     rows = []
     for column, name in zip(axes.T, names, strict=True):
         image = torch.from_numpy(source.read(source.names.index(name))).permute(2, 0, 1).float()[None] / 255

@@ -26,6 +26,7 @@ STAGE_NAMES = {
     "MRDATeacherModel": "teacher",
     "MRDAStudentModel": "student",
     "MRDABaselineModel": "baseline",
+    "MRDAKernelModel": "kernel",
     "MRDATestModel": "test",
 }
 

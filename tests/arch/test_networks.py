@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mrda_arch import DEN, MLN, RDAN, MRDANet
+from mrda_arch import DEN, MLN, RDAN, MRDAKernelNet, MRDANet
 from mrda_arch.arch_util import Upscaler
-from mrda_arch.rdan_arch import RDAConv, depthwise_per_sample
+from mrda_arch.rdan_arch import DAConv, RDAConv, depthwise_per_sample
 from mrda_utils.complexity import count_mult_adds, count_parameters
 from mrda_utils.resize import imresize
 
@@ -105,6 +105,56 @@ def test_rda_conv_is_paper_eq_8_to_10():
     weight, bias = layer.modulation.weight.view(1, 4, 1, 1), layer.modulation.bias
     m = 1 / (1 + torch.exp(-((feat * weight).sum(1, keepdim=True) + bias)))
     torch.testing.assert_close(layer(feat, cond), m * f1 + feat)
+
+
+@pytest.mark.parametrize("vanilla", [False, True])
+def test_da_conv_filters_by_the_representation_and_weighs_channels(vanilla):
+    conv, feat, cond = DAConv(16, vanilla=vanilla), torch.randn(2, 16, 5, 6), torch.randn(2, 16)
+    if vanilla:
+        kernels = conv.kernel.weight[:, 0].expand(2, 16, 3, 3)
+    else:
+        first, second = conv.kernel[0].weight, conv.kernel[2].weight
+        kernels = (F.leaky_relu(cond @ first.T, 0.1) @ second.T).view(2, 16, 3, 3)
+    padded = F.pad(feat, (1, 1, 1, 1))
+    filtered = sum(
+        kernels[:, :, y, x, None, None] * padded[:, :, y : y + 5, x : x + 6] for y in range(3) for x in range(3)
+    )
+    mixed = torch.einsum("oc,nchw->nohw", conv.conv.weight[:, :, 0, 0], F.leaky_relu(filtered, 0.1))
+    hidden = F.leaky_relu(cond @ conv.attention[0].weight.T, 0.1)
+    attention = torch.sigmoid(hidden @ conv.attention[2].weight.T)
+    assert hidden.shape == (2, 2)
+    expected = mixed + conv.conv.bias[:, None, None] + attention[:, :, None, None] * feat
+    torch.testing.assert_close(conv(feat, cond), expected, rtol=1e-4, atol=1e-5)
+    contiguous_last = feat.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(conv(contiguous_last, cond), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_modulations_differ_in_the_rda_convs_alone_and_do_not_take_each_others_weights():
+    nets = {modulation: MRDANet(**TOY, modulation=modulation) for modulation in ("rdam", "da", "da_vanilla")}
+    convs = {name: type(net.rdan.blocks[1].rda2) for name, net in nets.items()}
+    assert convs == {"rdam": RDAConv, "da": DAConv, "da_vanilla": DAConv}
+    rest = [{k: v.shape for k, v in net.state_dict().items() if ".rda" not in k} for net in nets.values()]
+    assert rest[0] == rest[1] == rest[2]
+    for name, net in nets.items():
+        assert net(torch.rand(1, 3, 5, 4)).shape == (1, 3, 20, 16)
+        for other, other_net in nets.items():
+            if other != name:
+                with pytest.raises(RuntimeError, match="rda1"):
+                    net.load_state_dict(other_net.state_dict())
+
+
+def test_the_kernel_net_has_five_linear_layers_and_sees_the_kernel():
+    net = MRDAKernelNet(**TOY, kernel_size=5)
+    linear = [layer for layer in net.encoder if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(25, 16), *[(16, 16)] * 4]
+    lq, kernels = torch.rand(2, 3, 5, 6), torch.rand(2, 5, 5)
+    x = kernels.reshape(2, 25)
+    for layer in linear:
+        x = F.linear(x if layer is linear[0] else F.leaky_relu(x, 0.1), layer.weight, layer.bias)
+    torch.testing.assert_close(net(lq, kernels), net.rdan(lq, x))
+    assert not torch.allclose(net(lq, kernels), net(lq, kernels.flip(0)))
+    with pytest.raises(RuntimeError, match=r"encoder\.0\.weight"):
+        net.load_state_dict(MRDANet(**TOY).state_dict())
 
 
 def test_gradients_of_rda_conv():

@@ -20,7 +20,9 @@ def shrunk(path: Path) -> dict:
     opt["device"] = "cpu"
     for section in ("network_g", "network_t", "network_mln", "network_d"):
         if section in opt:
-            opt[section].update({k: v for k, v in SIZE.items() if opt[section]["type"] == "MRDANet" or k == "num_feat"})
+            opt[section].update(
+                {k: v for k, v in SIZE.items() if opt[section]["type"].startswith("MRDA") or k == "num_feat"}
+            )
             if opt[section].get("den_in_ch", 3) != 3:
                 opt[section]["den_in_ch"] = SIZE["num_feat"]
     if "train" in opt:

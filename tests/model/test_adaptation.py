@@ -55,6 +55,45 @@ def test_equals_sgd_on_a_copy(mln):
     torch.testing.assert_close(adapted_features(mln, *shots(0), HOW), net.body(shots(0).lq).detach())
 
 
+@pytest.mark.parametrize("adapt_per", ["task", "image"])
+def test_with_the_upscaler_not_frozen_all_of_mln_adapts(mln, adapt_per):
+    how, task = HOW._replace(freeze_upscaler=False, adapt_per=adapt_per), shots(0)
+    if adapt_per == "image":
+        task = Shots(task.lq[:1], task.gt[:1])
+    net = copy.deepcopy(mln).requires_grad_(True)
+    for lr in LRS:
+        optimizer = torch.optim.SGD(net.parameters(), lr)
+        optimizer.zero_grad()
+        F.l1_loss(net(task.lq), task.gt).backward()
+        optimizer.step()
+    weights = adapt(mln, *task, how)
+    names = {**dict(net.body.named_parameters()), **dict(net.upscaler.named_parameters(prefix="upscaler"))}
+    assert list(weights) == list(names)
+    for name, p in names.items():
+        own = weights[name][0] if adapt_per == "image" else weights[name]
+        torch.testing.assert_close(own, p.detach(), rtol=0, atol=1e-14)
+    sr = super_resolve(mln, weights, task.lq, imresize(task.lq, 2), how)
+    torch.testing.assert_close(sr, net(task.lq))
+    torch.testing.assert_close(adapted_features(mln, *task, how), net.body(task.lq).detach())
+
+
+def test_with_the_upscaler_not_frozen_it_has_a_meta_gradient():
+    mln, support, query = MLN(num_feat=4, upscale=2).double(), shots(0), shots(1)
+    how = HOW._replace(freeze_upscaler=False)
+    net = copy.deepcopy(mln)
+    with torch.no_grad():
+        for (name, p), q in zip(net.named_parameters(), adapt(mln, *support, how).values(), strict=True):
+            assert p.shape == q.shape, name
+            p.copy_(q)
+    F.l1_loss(net(query.lq), query.gt).backward()
+    for first_order in (True, False):
+        _, grads = meta_gradient(mln, support, query, how, F.l1_loss, first_order=first_order)
+        for grad, p in zip(grads, net.parameters(), strict=True):
+            assert grad.shape == p.shape
+            if first_order:
+                torch.testing.assert_close(grad, p.grad, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("first_order", [True, False])
 def test_master_weights_stay_bit_identical(mln, first_order):
     before = copy.deepcopy(mln.state_dict())

@@ -49,8 +49,8 @@ def run_test_file(path: Path, root: Path) -> str:
 
 
 def stage_files(student: Path) -> list[Path]:
-    """The files of a setting in their order; not every one has a baseline and adversarial stages."""
-    stages = ("baseline", *STAGES, "teacher_gan", "student_gan")
+    """The files of a setting in their order; not every one has stages for comparison and adversarial ones."""
+    stages = ("baseline", "kernel", *STAGES, "teacher_gan", "student_gan")
     found = {stage: student.with_name(student.name.replace("student", stage)) for stage in stages}
     return [path for stage, path in found.items() if path.exists() or stage in STAGES]
 

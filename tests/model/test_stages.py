@@ -8,6 +8,7 @@ import torch
 import yaml
 from basicsr.models import build_model
 
+from mrda_arch import MLN
 from mrda_data import GTDataset
 from mrda_model.adaptation import stack
 from mrda_utils import checkpoint
@@ -137,6 +138,18 @@ def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
     assert not torch.equal(before["den.mlp.2.weight"], after["den.mlp.2.weight"])
     model.optimize_parameters(3)
     assert not torch.equal(before["rdan.head.weight"], model.net_g.rdan.head.weight)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_meta_training_changes_the_upscaler_only_if_it_is_not_frozen(frozen, chain, tmp_path):
+    bicubic = chain / "demo_mln_bicubic_x4/models/net_g_latest.pth"
+    path = {"experiments_root": str(tmp_path), "pretrain_network_g": str(bicubic)}
+    run = train(stage_options("mln_meta", chain, name="free", path=path, adaptation__freeze_upscaler=frozen))
+    before, after = weights(chain / "demo_mln_bicubic_x4"), weights(run)
+    kept = {
+        n: torch.equal(before[f"params_ema.{n}"], after[f"params.{n}"]) for n, _ in MLN(num_feat=4).named_parameters()
+    }
+    assert kept == {name: frozen and name.startswith("upscaler.") for name in kept}
 
 
 def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from mrda_data import BenchmarkDataset
+from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_model import base_model
 from mrda_model.evaluation import evaluate, network_restorer
 from mrda_utils.errors import UserError
@@ -31,7 +33,7 @@ def tiny(tmp_path):
     for stage in STAGES:
         opt = stage_options(stage, tmp_path / "experiments", **changes)
         (options / f"train_{stage}_x4.yml").write_text(yaml.safe_dump(opt))
-    for stage in ("baseline",):
+    for stage in ("baseline", "kernel"):
         opt = shrunk(ROOT / f"options/ablation/train_{stage}_x4.yml")
         del opt["datasets"]["val"], opt["val"]
         opt["train"]["total_iter"] = 2
@@ -97,6 +99,37 @@ def test_the_table_has_mean_and_spread_over_seeds_beside_the_papers_values(tiny,
     assert [line.split("|")[1].strip() for line in lines[4:]] == ["T1", "S3"]
     last = [text.strip() for text in lines[-1].split("|")]
     assert last[3:5] == [f"{cells[-1]['mean']:.2f} ± {cells[-1]['std']:.2f}", "25.90"]
+
+
+def test_a_table_of_kernels_has_a_column_each_and_oracles_are_measured_as_such(tiny, tmp_path):
+    out = tiny("T3", "T2-free")
+    values = read_csv(out / "values.csv")
+    assert [(v["table"], v["row"], v["column"]) for v in values] == [
+        ("Table V", "T3", "PSNR"),
+        *(("Table VI", "T2-free", width) for width in ("bicubic", "sigma1.20", "sigma2.40", "sigma3.60")),
+    ]
+    last = [text.strip() for text in (out / "tables.md").read_text().splitlines()[-1].split("|")]
+    assert last[3:-1] == [*(f"{float(v['psnr']):.2f}" for v in values[1:]), "26.44", "26.42", "26.09", "25.22"]
+    rows = read_csv(out / "rows/tiny_teacher_free_s0_Tiny_width.csv")
+    assert float(values[1]["psnr"]) == pytest.approx(fmean(float(r["value"]) for r in rows if r["kernel"] == "bicubic"))
+
+    opt = parse_yaml((out / "options/tiny_kernel_s0.yml").read_text(), "")
+    net = ablation.restorer(opt, torch.device("cpu")).net
+    test_set = BenchmarkDataset(
+        {"name": "x", "dataroot_gt": str(tmp_path / "hr"), "protocol": "gaussian8", "scale": 4, "kernel_size": 21}
+    )
+    item = test_set[3]
+    sigma = item["task"]["sigma_x"]
+    sr = net(item["lq"][None], gaussian_kernel(sigma, sigma).float()[None])
+    found = next(evaluate({"x": lambda lq, gt: sr}, Items([item]), ablation.PSNR, torch.device("cpu")))
+    own = read_csv(out / "rows/tiny_kernel_s0_Tiny_gaussian8.csv")[3]
+    assert float(own["value"]) == pytest.approx(found.rows[0].value, abs=1e-6)
+
+
+class Items(list):
+    """Items of a test set."""
+
+    opt: ClassVar = {"name": "x"}
 
 
 def test_a_complete_run_is_not_repeated_and_an_interrupted_one_goes_on(tiny, tmp_path, capsys):
@@ -177,5 +210,5 @@ def test_every_run_of_the_plan_has_valid_options_at_both_sizes(folder):
     for run in plan.runs:
         names.add(ablation.run_options(plan, run, ROOT / folder, 0, [])["name"])
     assert len(names) == len(plan.runs)
-    rows = [(label, row.run) for table in plan.tables.values() for label, row in table.rows.items()]
-    assert len({label for label, _ in rows}) == len(set(rows)), "a label that names two runs"
+    labels = [label for table in plan.tables.values() for label in table.rows]
+    assert len(set(labels)) == len(labels), "a label in two tables"
