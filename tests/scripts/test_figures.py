@@ -110,7 +110,8 @@ def test_neighbours_tell_separate_clusters_and_guess_otherwise():
     assert figures.neighbour_accuracy(noise, labels, groups) == pytest.approx(0.25, abs=0.1)
     # content alone, equal for all degradations of a crop, tells nothing: the crop's other degradations are held out
     content = np.tile(rng.normal(size=(50, 8)), (4, 1)) + 1e-3 * noise
-    assert figures.neighbour_accuracy(content, labels, groups) == pytest.approx(0.25, abs=0.15)
+    mixed = rng.permutation(200)  # else contiguous folds would hold them out as well
+    assert figures.neighbour_accuracy(content[mixed], labels[mixed], groups[mixed]) == pytest.approx(0.25, abs=0.1)
 
 
 def test_modulation_maps_are_those_that_the_network_multiplies_by():
