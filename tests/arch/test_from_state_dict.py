@@ -15,6 +15,8 @@ VARIANTS = [
         (2, 3, 4), ("pixelshuffle", "pixelshuffledirect"), (1, 3, 4), (False, True)
     )
 ] + [
+    {**TOY, "modulation": "da"},
+    {**TOY, "modulation": "da_vanilla"},
     {**TOY, "num_block": 11},  # names with two digits
     {**TOY, "den_in_ch": 7},  # a teacher
     {**TOY, "num_in_ch": 3, "num_out_ch": 1},

@@ -129,7 +129,7 @@ def test_a_table_of_kernels_has_a_column_each_and_oracles_are_measured_as_such(t
 class Items(list):
     """Items of a test set."""
 
-    opt: ClassVar = {"name": "x"}
+    opt: ClassVar = {"name": "x", "scale": 4}
 
 
 def test_a_complete_run_is_not_repeated_and_an_interrupted_one_goes_on(tiny, tmp_path, capsys):
