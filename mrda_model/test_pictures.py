@@ -10,6 +10,7 @@ import numpy as np
 from mrda_data.degradation.kernels import task_kernel
 from mrda_model.evaluation import Restored
 from mrda_utils import page, report
+from mrda_utils.files import refusal_named, written_whole
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
 
@@ -32,8 +33,10 @@ def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: dict
     titled = {method + values.get(method, ""): image for method, image in pictures.items()}
     stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
     path = folder / name / f"{stem}_{item['kernel']}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report.panel(titled, kernel).save(path)
+    with refusal_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        report.panel(titled, kernel).save(file, "PNG")
     return Shown(name, path, _viewer(restored, dataset_opt["scale"], oracles, metrics, kernel))
 
 

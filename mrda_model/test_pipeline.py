@@ -31,6 +31,7 @@ from mrda_utils.command_line import Run, parse
 from mrda_utils.complexity import LR_SIZE, device_name
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
+from mrda_utils.files import refusal_named, write_text
 from mrda_utils.options import OptionError
 from mrda_utils.published import published_cases
 
@@ -188,7 +189,8 @@ def _write(
     left_out: list[str],
 ) -> None:
     opt, folder = run.opt, Path(run.opt["path"]["run"])
-    folder.mkdir(parents=True, exist_ok=True)
+    with refusal_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     measured, by_kernel = means(rows), _kernel_tables(rows, datasets)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
     weights |= {f"baselines.{name}.path": baseline["path"] for name, baseline in opt["baselines"].items()}
@@ -208,7 +210,7 @@ def _write(
     tables = report.comparisons(measured, dataset_opts, metrics, opt["scale"], by_kernel)
     markdown, plain = (report.text_of([*tables, report.cost_table(costs)], fmt) for fmt in ("github", "simple"))
     report.write_markdown(markdown, notes, [item.panel for item in shown], folder / "report.md")
-    (folder / f"{opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
+    write_text(run.option_text, folder / f"{opt['name']}.yml")
     sections = [
         page.Section(
             name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mrda_utils.errors import UserError
-from mrda_utils.files import written_whole
+from mrda_utils.files import refusal_named, written_whole
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written, read or used here."""
+    """A checkpoint that cannot be read or used here."""
 
 
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
@@ -27,14 +28,36 @@ def save(content: dict[str, Any], path: Path) -> None:
     """Write `content` so that `path` holds either all of it or what it held before.
 
     Raises:
-        CheckpointError: the file system refused; nothing half-written stays behind.
+        UserError: the file system refused; nothing half-written stays behind.
     """
-    try:
+    with refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
+    with written_whole(path) as file:
+        try:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        except RuntimeError as error:
+            raise error.__context__ or error from None  # torch covers the file system's answer with one of its own
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compare the CRC-32 of each record with its content: torch.save writes them, torch.load does not look at them.
+
+    A file of the time before zip, or with all of them zero (torch.serialization.set_crc32_options), has none.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(record.CRC for record in archive.infolist()) and archive.testzip():
+            raise zipfile.BadZipFile
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of `save` is there as it was written; without reading it into memory as `load` does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # whatever a damaged file makes of the reader
+        return False
 
 
 def save_safetensors(weights: dict[str, Tensor], origin: dict | None, about: dict[str, str], path: Path) -> None:
@@ -99,6 +122,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if Path(path).suffix == ".safetensors":
         return _load_safetensors(path)
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
@@ -233,17 +257,23 @@ def network_of_state(state_path: Path, label: str) -> Path:
 def prune(run: Path, keep_last: int | None) -> None:
     """Delete all but the newest `keep_last` states of a run and the weights that belong to them; None keeps all.
 
-    `net_g_best.pth` and `net_g_latest.pth` belong to no state and stay.
+    A damaged state does not count among them, so the last good one is never deleted. `net_g_best.pth` and
+    `net_g_latest.pth` belong to no state and stay.
 
     Raises:
         CheckpointError: a file that cannot be deleted.
     """
     if keep_last is None:
         return
-    for path in states(run / "training_states")[keep_last:]:
+    kept = 0
+    for path in states(run / "training_states"):
+        net_g, net_d = (network_of_state(path, label) for label in ("g", "d"))
+        if kept < keep_last:
+            kept += is_whole(path) and is_whole(net_g) and (is_whole(net_d) or not net_d.exists())
+            continue
         try:
             path.unlink()  # first: a state without weights would be a damaged one
-            for label in ("g", "d"):
-                network_of_state(path, label).unlink(missing_ok=True)
+            net_g.unlink(missing_ok=True)
+            net_d.unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

@@ -1,4 +1,7 @@
-"""What happened to a run, for scripts to read: `events.jsonl`, one JSON object a line."""
+"""What happened to a run, for scripts to read: `events.jsonl`, one JSON object a line.
+
+A value that is not finite, such as the PSNR of identical images, is null.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from mrda_utils.errors import UserError
+from mrda_utils.files import append_line, json_value
 
 
 def record(folder: Path, event: str, iteration: int, **fields: object) -> None:
@@ -18,10 +21,6 @@ def record(folder: Path, event: str, iteration: int, **fields: object) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "iter": iteration, **fields})
-    path = folder / "events.jsonl"
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    content = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "iter": iteration, **fields}
+    line = json.dumps({name: json_value(value) for name, value in content.items()}, allow_nan=False)
+    append_line(line, folder / "events.jsonl")

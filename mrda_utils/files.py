@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,33 +13,75 @@ from mrda_utils.errors import UserError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; at the end `path` holds either all of it or what it held before.
+def refusal_named(path: Path) -> Iterator[None]:
+    """Say which file it is that the file system does not write.
 
     Raises:
-        OSError: the file system refused; nothing half-written stays behind.
+        UserError: naming `path` and the reason, in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write; at the end `path` holds either all of it, flushed to the disk, or what it held before.
+
+    Raises:
+        UserError: the file system refused; nothing half-written stays behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with refusal_named(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _flush_names(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all; folders are made.
+def _flush_names(folder: Path) -> None:
+    """Else a power cut could undo a renaming, but not the deletion of older files after it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8, folders included; see `written_whole`."""
+    with refusal_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        file.write(text.encode())
+
+
+def append_line(line: str, path: Path) -> None:
+    """Add a line to a short text file; half a line, which a killed process may have left at its end, goes first.
 
     Raises:
-        UserError: the file system refused.
+        UserError: the file system refused; the file has the lines that it had.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with refusal_named(path), path.open("a+b", buffering=0) as file:
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+        data = f"{line}\n".encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(whole)
+            raise
+
+
+def json_value(value: object) -> object:
+    """`value`, but None for infinity and NaN, which JSON lacks."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from mrda_utils.files import written_whole
+from mrda_utils.files import write_text
 from mrda_utils.report import Table
 
 TEMPLATE = Path(__file__).with_name("index.html.j2")
@@ -71,6 +71,4 @@ def write_page(title: str, subtitle: str, sections: list[Section], costs: Table,
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = page.render(title=title, subtitle=subtitle, sections=sections, costs=costs, notes=notes)
-    with written_whole(path) as file:
-        file.write(text.encode())
+    write_text(page.render(title=title, subtitle=subtitle, sections=sections, costs=costs, notes=notes), path)

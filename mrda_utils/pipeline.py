@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +23,24 @@ from mrda_utils.command_line import Run, dump, parse
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.events import record
+from mrda_utils.files import refusal_named, write_text
 from mrda_utils.signals import noted_signals
 from mrda_utils.training_loop import TrainingLoop
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that cannot be written ends the run like any other file; logging itself would go on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        with refusal_named(Path(self.baseFilename)):
+            raise error
+
+    def close(self) -> None:
+        with suppress(OSError):  # it comes again for the lines that found no room
+            super().close()
 
 
 @contextmanager
@@ -32,7 +49,8 @@ def run_logger(run: Run, log_file: Path) -> Iterator[logging.Logger]:
     logger = get_root_logger()
     handler = None
     if run.process.rank == 0:
-        handler = logging.FileHandler(log_file, encoding="utf-8")
+        with refusal_named(log_file):
+            handler = _LogFile(log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
         logger.handlers[0].setLevel(logging.INFO)  # BasicSR's, for the console
         logger.addHandler(handler)
@@ -126,10 +144,12 @@ def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
         if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
             _archive(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.rglob(".*.tmp"):  # of a process that was killed
+            left_over.unlink()
         _abandon_newer_states(folder / "training_states", first_step)
-        (folder / f"{run.opt['name']}.yml").write_text(run.option_text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
+    write_text(run.option_text, folder / f"{run.opt['name']}.yml")
 
 
 def train_pipeline(root: Path, argv: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from mrda_utils import __version__
-from mrda_utils.files import write_text
+from mrda_utils.files import json_value, write_text
 from mrda_utils.published import published_cases, published_rows
 
 Means = dict[tuple[str, str, str], float]
@@ -44,7 +44,7 @@ def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> Non
     writer = csv.writer(text)
     writer.writerow(fields)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(text.getvalue(), path)
 
 
 class Cost(NamedTuple):
@@ -59,10 +59,16 @@ class Cost(NamedTuple):
 def write_json(
     means: Means, costs: dict[str, Cost], name: str, options_sha256: str, weights: dict[str, str], path: Path
 ) -> None:
-    """Means and costs by method, and how they came about: hashes of options and weights, versions."""
+    """Means and costs by method, and how they came about: hashes of options and weights, versions.
+
+    A mean that is not finite, the PSNR of identical images, is null.
+    """
     content = {
         "name": name,
-        "means": [dict(zip(("dataset", "method", "metric"), key, strict=True), value=v) for key, v in means.items()],
+        "means": [
+            dict(zip(("dataset", "method", "metric"), key, strict=True), value=json_value(value))
+            for key, value in means.items()
+        ],
         "costs": {method: cost._asdict() for method, cost in costs.items()},
         "options_sha256": options_sha256,
         "weights_sha256": {key: file_hash(file) for key, file in weights.items()},
@@ -72,7 +78,7 @@ def write_json(
             **{package: version(package) for package in ("torch", "basicsr", "numpy", "opencv-python")},
         },
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", path)
 
 
 def follows_protocol(dataset: dict, metrics: dict[str, dict], scale: int) -> bool:
@@ -238,7 +244,7 @@ def cost_table(costs: dict[str, Cost]) -> Table:
 def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:
     """The tables, what was left out and how to read them, and the panels."""
     pictures = [f"![{panel.stem}]({panel.relative_to(path.parent).as_posix()})" for panel in panels]
-    path.write_text("\n\n".join([f"# {path.parent.name}", text, *notes, *pictures]) + "\n", encoding="utf-8")
+    write_text("\n\n".join([f"# {path.parent.name}", text, *notes, *pictures]) + "\n", path)
 
 
 def panel(pictures: dict[str, np.ndarray], kernel: np.ndarray | None, height: int = 256) -> Image.Image:

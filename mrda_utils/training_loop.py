@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mrda_utils import checkpoint
+from mrda_utils.curves import Curves
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
 from mrda_utils.events import record
@@ -55,7 +56,6 @@ class TrainingLoop:
         self.batch = train_opt["tasks_per_gpu"] * train_opt["images_per_task"]
         self.samples = self.batch * opt["train"]["accumulation_steps"] * process.world_size  # of an iteration
         self.iter_timer, self.data_timer = AvgTimer(), AvgTimer()
-        self.tb_logger = self._tensorboard() if self.is_main and opt["logger"]["use_tb_logger"] else None
         self.logged_skips = 0
         self.data_warned = False
 
@@ -73,6 +73,7 @@ class TrainingLoop:
             first_step + 1,
             self.total,
         )
+        self.tb_logger = self._curves(first_step) if self.is_main else None
         self.message = self._message_logger(first_step)
         self.started, self.first_step = time.time(), first_step
         self.logged_skips = self.model.skipped_steps()[0]
@@ -241,9 +242,9 @@ class TrainingLoop:
         message.max_iters = self.total + 1  # BasicSR counts one too few and shows a negative time at the end
         return message
 
-    def _tensorboard(self) -> object:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not always wanted
-
+    def _curves(self, first_step: int) -> Curves | None:
+        if not self.opt["logger"]["use_tb_logger"]:
+            return None
         if "wandb" in self.opt["logger"]:
             init_wandb_logger(self.opt)  # before the writer: wandb patches it to follow
-        return SummaryWriter(str(self.folder / "tb_logger"))
+        return Curves(self.folder / "tb_logger", first_step)

@@ -237,7 +237,7 @@ def train(options: dict, output: Path) -> None:
         print(f"{options['name']}: complete")  # noqa: T201
         return
     path = output / "options" / f"{options['name']}.yml"
-    write_text(path, text)
+    write_text(text, path)
     train_pipeline(ROOT, ["-opt", str(path), "--auto_resume"])
 
 
@@ -328,8 +328,8 @@ def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
     cells = summaries(values)
     text = "\n\n".join(markdown(title, table, cells) for title, table in tables.items())
     write_csv(values, Value._fields, output / "values.csv")
-    write_text(output / "summary.json", json.dumps(cells, indent=2) + "\n")
-    write_text(output / "tables.md", text + "\n")
+    write_text(json.dumps(cells, indent=2) + "\n", output / "summary.json")
+    write_text(text + "\n", output / "tables.md")
     print(f"\n{text}\n\n{output / 'tables.md'}")  # noqa: T201
 
 

@@ -20,7 +20,7 @@ import mrda_loss  # noqa: F401
 from mrda_data.degradation import Task, build_degradation
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.sources import BundledSource
-from mrda_utils.errors import UserError, run
+from mrda_utils.errors import run
 from mrda_utils.files import written_whole
 from mrda_utils.options import OptionError, read_options
 from mrda_utils.seeding import torch_generator
@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             tiles.append((degradation.apply(gt, task, generator), [f"task {number}", *_in_words(task)]))
         except ValueError as error:
             raise ImageError(f"{args.input}: {error}") from error
-    _write(_grid(tiles), args.output)
+    with written_whole(args.output) as file:
+        _grid(tiles).save(file, "PNG")
 
 
 def _read(path: str | None, scale: int) -> torch.Tensor:
@@ -100,14 +101,6 @@ def _grid(tiles: list[tuple[torch.Tensor, list[str]]]) -> Image.Image:
         canvas.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (left, top))
         draw.multiline_text((left, top + SIDE), "\n".join(lines), fill="black", font=font, spacing=2)
     return canvas
-
-
-def _write(picture: Image.Image, path: Path) -> None:
-    try:
-        with written_whole(path) as file:
-            picture.save(file, "PNG")
-    except OSError as error:
-        raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

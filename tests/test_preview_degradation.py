@@ -69,7 +69,7 @@ def test_the_seed_decides(preview, option_file, tmp_path):
         (["-o", "x.png", "--seed", "-1"], OptionError, "--seed -1: must be at least 0"),
         (["-o", "x.png", "-i", "none.png"], ImageError, r"none\.png: cannot be read"),
         (["-o", "x.png", "-i", "tiny.png"], ImageError, r"tiny\.png: image of 8x8 is too small for a 21x21 kernel"),
-        (["-o", "none/x.png", "--tasks", "1"], UserError, r"-o none/x\.png: cannot be written"),
+        (["-o", "none/x.png", "--tasks", "1"], UserError, r"none/x\.png: cannot be written"),
     ],
 )
 def test_mistakes_are_told_in_one_line_and_leave_nothing(

@@ -156,7 +156,7 @@ def test_an_interrupted_run_leaves_whole_files_and_can_be_gone_on_with(folder, t
 
     rename = Path.replace
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(UserError, match=r"out: cannot go on .*No space left on device"):
+    with pytest.raises(UserError, match=r"out/.*: cannot be written \(No space left on device\)"):
         prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
     monkeypatch.setattr(Path, "replace", rename)
     assert not list((tmp_path / "out").rglob("*.tmp"))

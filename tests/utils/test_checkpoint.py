@@ -10,6 +10,7 @@ from torch import nn
 from mrda_arch import MLN, MRDANet
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.errors import UserError
 
 HERE = Provenance("MLNMetaModel", 4, "type bicubic")
 
@@ -202,7 +203,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "models").touch()
-    with pytest.raises(CheckpointError, match=r"models/w\.pth: cannot be written"):
+    with pytest.raises(UserError, match=r"models/w\.pth: cannot be written"):
         checkpoint.save({}, tmp_path / "models" / "w.pth")
 
 
@@ -223,7 +224,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"w\.pth: cannot be written .*No space left"):
+    with pytest.raises(UserError, match=r"w\.pth: cannot be written .*No space left"):
         checkpoint.save({"a": torch.zeros(3)}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
