@@ -1,0 +1,107 @@
+"""train.py and test.py as processes that start at once: forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+import yaml
+
+from mrda_utils import checkpoint
+from tests.engine.conftest import events, run_folder
+from tests.model.conftest import ROOT
+
+_forkserver = multiprocessing.get_context("forkserver")
+_forkserver.set_forkserver_preload(
+    ["mrda_data", "mrda_loss", "mrda_model.test_pipeline", "mrda_utils.pipeline", "torch.utils.tensorboard"]
+)
+
+
+def _main(argv: list[str], output: Path, is_test: bool, prepare: Callable[[], None] | None) -> None:
+    import mrda_arch  # noqa: F401
+    import mrda_data  # noqa: F401
+    import mrda_loss  # noqa: F401
+    from mrda_model.test_pipeline import test_pipeline
+    from mrda_utils.errors import run
+    from mrda_utils.pipeline import train_pipeline
+
+    multiprocessing.set_start_method("fork", force=True)  # for the loader's workers, as in train.py
+    torch.set_num_threads(1)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if prepare:
+        prepare()
+    run(lambda: (test_pipeline if is_test else train_pipeline)(ROOT, argv))
+
+
+def output_file(opt: dict) -> Path:
+    """What the processes of these options said, one after the other."""
+    root = Path(opt["path"].get("experiments_root") or opt["path"]["results_root"])
+    return root.with_name(f"{root.name}.out")  # not inside: that may be a disk that gets full
+
+
+def start(opt: dict, *flags: str, prepare: Callable[[], None] | None = None) -> BaseProcess:
+    """Start train.py, or test.py, on these options; `prepare` runs in the new process before it."""
+    output = output_file(opt)
+    option_file = output.with_suffix(".yml")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    option_file.write_text(yaml.safe_dump(opt))
+    is_test = "results_root" in opt["path"]
+    process = _forkserver.Process(target=_main, args=(["-opt", str(option_file), *flags], output, is_test, prepare))
+    process.start()
+    return process
+
+
+def end(process: BaseProcess) -> int:
+    """Wait; return the exit code, -9 after kill -9."""
+    process.join(120)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+def finish(opt: dict, *flags: str) -> Path:
+    """Run train.py to its end, which must be a good one; return the run's folder."""
+    assert end(start(opt, *flags)) == 0, output_file(opt).read_text()[-3000:]
+    return run_folder(opt)
+
+
+def wait_for_a_save(process: BaseProcess, opt: dict) -> None:
+    """Return when the run has its first checkpoint, whoever wrote it."""
+    deadline = time.monotonic() + 120
+    while not any(event["event"] == "save" for event in events(run_folder(opt))):
+        assert process.is_alive(), output_file(opt).read_text()[-3000:]
+        assert time.monotonic() < deadline, "nothing was saved"
+        time.sleep(0.005)
+
+
+def wait_at_random(process: BaseProcess, opt: dict, seconds: float, draw: random.Random) -> None:
+    """Return at a time drawn uniformly from the first `seconds` after the run's first save."""
+    wait_for_a_save(process, opt)
+    time.sleep(draw.uniform(0, seconds))
+
+
+def alike(a: object, b: object) -> bool:
+    """Whether two contents of checkpoints are the same, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    return a == b
+
+
+def assert_nothing_lost(run: Path, whole: Path) -> None:
+    """Require that a run ended with the checkpoints of the uninterrupted one, and left nothing half-written."""
+    files = [path.relative_to(whole) for kind in ("*.pth", "*.state") for path in sorted(whole.rglob(kind))]
+    assert any("latest" in file.name for file in files)
+    for file in files:
+        assert alike(checkpoint.load(run / file), checkpoint.load(whole / file)), file
+    assert not list(run.rglob("*.tmp"))
