@@ -10,6 +10,7 @@ from mrda_utils import compat  # noqa: F401  (before anything imports BasicSR)
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption("--soak-minutes", type=float, default=3, help="length of the slow test that watches memory")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -95,6 +95,8 @@ def pytest_terminal_summary(terminalreporter):
             if kind in ("injected", "survived"):
                 name, times = value
                 (injected if kind == "injected" else survived)[name] += times
+            elif kind == "soak":
+                terminalreporter.write_line(f"\n{value}")
     if injected:
         rows = [(name, times, survived[name]) for name, times in injected.items()]
         terminalreporter.write_line("")

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ _forkserver.set_forkserver_preload(
 )
 
 
-def _main(argv: list[str], output: Path, is_test: bool, prepare: Callable[[], None] | None) -> None:
+def _main(argv: list[str], output: Path, is_test: bool, prepare: Callable[[], None] | None, ready: Event) -> None:
     import mrda_arch  # noqa: F401
     import mrda_data  # noqa: F401
     import mrda_loss  # noqa: F401
@@ -38,6 +39,7 @@ def _main(argv: list[str], output: Path, is_test: bool, prepare: Callable[[], No
     os.dup2(descriptor, 2)
     if prepare:
         prepare()
+    ready.set()
     run(lambda: (test_pipeline if is_test else train_pipeline)(ROOT, argv))
 
 
@@ -48,14 +50,16 @@ def output_file(opt: dict) -> Path:
 
 
 def start(opt: dict, *flags: str, prepare: Callable[[], None] | None = None) -> BaseProcess:
-    """Start train.py, or test.py, on these options; `prepare` runs in the new process before it."""
+    """Begin train.py, or test.py, on these options; `prepare` runs in the new process before it."""
     output = output_file(opt)
     option_file = output.with_suffix(".yml")
     output.parent.mkdir(parents=True, exist_ok=True)
     option_file.write_text(yaml.safe_dump(opt))
     is_test = "results_root" in opt["path"]
-    process = _forkserver.Process(target=_main, args=(["-opt", str(option_file), *flags], output, is_test, prepare))
+    argv, ready = ["-opt", str(option_file), *flags], _forkserver.Event()
+    process = _forkserver.Process(target=_main, args=(argv, output, is_test, prepare, ready))
     process.start()
+    assert ready.wait(240)
     return process
 
 

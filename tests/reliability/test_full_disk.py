@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from mrda_utils.events import record
 from mrda_utils.files import append_line, write_text
 from mrda_utils.pipeline import _LogFile
 from tests.engine.conftest import events, run_folder
+from tests.model.conftest import ROOT, shrunk
 from tests.reliability.conftest import options
 from tests.reliability.processes import assert_nothing_lost, end, finish, output_file, start, wait_at_random
 
@@ -168,6 +170,23 @@ def disk(request, tmp_path):
     yield disk
     if isinstance(disk, SmallDisk):
         subprocess.run(["umount", disk.root], check=True)
+
+
+@pytest.mark.parametrize(("panels", "file"), [(1, r"panels/.*\.png"), (0, r"metrics\.csv")])
+def test_a_report_that_finds_no_room_is_named_and_written_when_there_is(chain, tmp_path, faults, panels, file):
+    opt = shrunk(ROOT / "options/demo/test_gaussian8_x4.yml")
+    opt.update(panels=panels, path={"results_root": str(tmp_path / "results")})
+    opt["datasets"]["test"].update(max_images=1, max_side=48)
+    for label, stage in (("mln", "mln_meta"), ("t", "teacher"), ("g", "student")):
+        opt["path"][f"pretrain_network_{label}"] = str(chain / f"demo_{stage}_x4/models/net_g_latest.pth")
+    folder = tmp_path / "results" / opt["name"]
+    with faults.fault("full disk, test.py"):
+        assert end(start(opt, prepare=partial(limit, 2000))) == 2
+        last = output_file(opt).read_text().splitlines()[-1]
+        assert re.fullmatch(rf"error: {folder}/{file}: {FULL}", last)
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+        assert end(start(opt)) == 0
+        assert {"report.md", "metrics.csv", "metrics.json"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.timeout(900)
