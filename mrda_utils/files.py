@@ -83,5 +83,5 @@ def append_line(line: str, path: Path) -> None:
 
 
 def json_value(value: object) -> object:
-    """`value`, but None for infinity and NaN, which JSON lacks."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """`value`, but a text for infinity and NaN, which JSON lacks: "inf" is the PSNR of equal images."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -61,7 +61,7 @@ def write_json(
 ) -> None:
     """Means and costs by method, and how they came about: hashes of options and weights, versions.
 
-    A mean that is not finite, the PSNR of identical images, is null.
+    A mean that is not finite, the PSNR of identical images, is the text "inf".
     """
     content = {
         "name": name,
