@@ -28,7 +28,7 @@ setup(
         "basicsr==1.4.2",
         "filelock",
         "jinja2",
-        "lmdb",
+        "lmdb>=3",  # 1.6 dies of a damaged data.mdb (SIGBUS)
         "lpips",
         "numpy",
         "opencv-python>=5",  # 4.x decodes half of a truncated JPEG and says nothing
@@ -41,13 +41,13 @@ setup(
         "scipy",
         "tabulate",
         "tb-nightly",
-        "torch>=2.4",
+        "torch>=2.6",  # before it, weights_only=True could be made to run code (CVE-2025-32434)
         "torchvision",
         "tqdm",
     ],
     extras_require={
         "plots": ["matplotlib"],
-        "test": ["jsonschema>=4.18", "matplotlib", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
+        "test": ["hypothesis", "jsonschema>=4.18", "matplotlib", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
