@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+_LONGEST_LINE = 2000  # characters of a message; names and values may come from a stranger's file
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no name of a file may hold: control characters, line ends, and bytes that are no UTF-8."""
+
 
 class UserError(ValueError):
     """Something the user can mend; the message names the option or file, the value and what to do."""
+
+    def __str__(self) -> str:
+        """The message without control characters, which would reach the terminal, and without endless lines."""
+        lines = (UNPRINTABLE.sub(_escaped, line) for line in super().__str__().split("\n"))
+        return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..." for line in lines)
+
+
+def _escaped(match: re.Match) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 class Stopped(Exception):  # noqa: N818  (no error)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,48 @@ class OptionError(UserError):
     """A wrong option file or command line."""
 
 
+MAX_BYTES = 100_000
+"""Of an option file; ours have 2000. What a reader needs for a text grows faster than the text."""
+_MAX_DIGITS = 40
+_MAX_MISTAKES = 10  # told at once
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
+    """SafeLoader that reads 1e-4 as a number and refuses a key given twice, and what would have no end."""
+
+    def compose_document(self) -> yaml.Node:
+        document = super().compose_document()
+        if _written_out(document, {}) > MAX_BYTES:
+            problem = f"aliases that stand for more than {MAX_BYTES} characters"
+            raise yaml.composer.ComposerError(None, None, problem, document.start_mark)
+        return document
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        self.flatten_mapping(node)
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):  # merged keys (<<) were put among them
+            keys = Counter(self.construct_object(key, deep=True) for key, _ in node.value)
+            twice = keys.most_common(1)[0][0]
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} stands twice", node.start_mark)
+        return mapping
+
+    def construct_yaml_int(self, node: yaml.Node) -> int:
+        if len(self.construct_scalar(node)) > _MAX_DIGITS:
+            problem = f"a number of more than {_MAX_DIGITS} digits"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
 
 
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Characters of a node in which each alias is replaced by what it stands for; nine lines can stand for 10^9."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # what it is where it holds itself
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        inside = len(parts) if isinstance(node, yaml.ScalarNode) else sum(_written_out(part, known) for part in parts)
+        known[id(node)] = 1 + inside
+    return known[id(node)]
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
@@ -38,12 +71,15 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str, name: str) -> Any:
     """Parse YAML without executing anything; `name` stands in the message of the OptionError."""
+    if len(text) > MAX_BYTES:
+        raise OptionError(f"{name}: {len(text)} characters; an option file has at most {MAX_BYTES}")
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date out of range: ValueError
+    except Exception as error:  # PyYAML has no error of its own for a date out of range, `!!bool x`, 1000 brackets
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise OptionError(f"{name}{where}: no valid YAML ({getattr(error, 'problem', error)})") from error
+        problem = str(getattr(error, "problem", None) or error or type(error).__name__).replace("\n", " ")
+        raise OptionError(f"{name}{where}: no valid YAML ({problem})") from error
 
 
 def force(options: dict, entries: list[str]) -> None:
@@ -86,9 +122,10 @@ def _explain(error: ValidationError) -> list[str]:
             lines.append(f"{where}: missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            shown = "" if item["type"] == "value_error" else f"{item['input']!r}: "
+            shown = "" if item["type"] == "value_error" else f"{reprlib.repr(item['input'])}: "
             lines.append(f"{where}{': ' if where else ''}{shown}{message}")
-    return lines
+    more = len(lines) - _MAX_MISTAKES
+    return lines[:_MAX_MISTAKES] + ([f"and {more} more"] if more > 0 else [])
 
 
 def validate(options: Any, is_train: bool | None, name: str) -> dict:
@@ -119,7 +156,8 @@ def validate(options: Any, is_train: bool | None, name: str) -> dict:
 def read_options(path: str | Path, is_train: bool | None, forced: list[str]) -> tuple[dict, str]:
     """Read, force and validate an option file; return the options and the file's text."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)  # `parse_yaml` refuses more
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"-opt {path}: cannot be read ({error})") from error
     options = parse_yaml(text, str(path))

@@ -17,6 +17,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Len, Lt
 from basicsr.utils import registry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, create_model, model_validator
+from torch import nn
 
 
 def did_you_mean(key: str, known: list[str]) -> str:
@@ -69,17 +70,24 @@ def _odd(value: int) -> int:
     return value
 
 
+LARGEST_WIDTH = 1024  # of a network: channels, blocks
+LARGEST_NETWORK = 2**30  # parameters, 4 GiB
+LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
+
 Count = Annotated[int, Ge(1)]
 Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
 PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
 RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
+ResizeRange = Annotated[
+    list[Annotated[float, Gt(0), Le(16)]], Len(2, 2), AfterValidator(_ordered), AfterValidator(_around_one)
+]
 QualityRange = Annotated[list[Annotated[float, Ge(1), Lt(100)]], Len(2, 2), AfterValidator(_ordered)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
-KernelSize = Annotated[int, Ge(3), AfterValidator(_odd)]
-LargestKernel = Annotated[int, Ge(7), AfterValidator(_odd)]
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-MethodName = Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
+KernelSize = Annotated[int, Ge(3), Le(255), AfterValidator(_odd)]
+LargestKernel = Annotated[int, Ge(7), Le(255), AfterValidator(_odd)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+MethodName = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=100)]
 
 
 # BasicSR's arguments have no annotations, and its words are not ours
@@ -144,10 +152,17 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
             raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
         checked = model(name).model_validate(value).model_dump(exclude_none=True)
         if inspect.isclass(find(name)):
+            for key, item in checked.items() if kind == "ARCH" else ():
+                for number in item if isinstance(item, list) else [item]:
+                    if type(number) is int and not 1 <= number <= LARGEST_WIDTH:
+                        raise ValueError(f"{key}: {number} is not between 1 and {LARGEST_WIDTH}")
             try:  # shows values that do not go together
-                _build(find(name), {key: item for key, item in checked.items() if key != "type"})
+                built = _build(find(name), {key: item for key, item in checked.items() if key != "type"})
             except Exception as error:  # whatever a constructor makes of them
                 raise ValueError(f"{name} cannot be built: {error}") from error
+            size = sum(p.numel() for p in built.parameters())
+            if size > LARGEST_NETWORK:
+                raise ValueError(f"{name} has {size:,d} parameters, more than {LARGEST_NETWORK:,d}")
         return checked
 
     def json_schema(_: Any, handler: Any) -> dict[str, Any]:
@@ -157,15 +172,15 @@ def _registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: An
     return Annotated[dict[str, Any], AfterValidator(check), GetPydanticSchema(None, json_schema)]
 
 
-def _build(target: type, arguments: dict[str, Any]) -> None:
+def _build(target: type, arguments: dict[str, Any]) -> nn.Module:
     """Construct it on the meta device, which costs nothing, or really where that cannot be (SwinIR reads values)."""
     try:
         with torch.device("meta"):
-            target(**arguments)
+            return target(**arguments)
     except RuntimeError as error:
         if "meta tensors" not in str(error):
             raise
-        target(**arguments)
+        return target(**arguments)
 
 
 def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
@@ -233,7 +248,7 @@ class RealESRGAN(Section):
     betag_range: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians; half of them < 1")
     betap_range: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels; half of them < 1")
     resize_prob: Annotated[Probabilities, Len(3, 3)] = Field([0.2, 0.7, 0.1], description="up, down, keep")
-    resize_range: RangeAroundOne = Field([0.15, 1.5], description="factor, relative to gt")
+    resize_range: ResizeRange = Field([0.15, 1.5], description="factor, relative to gt")
     gaussian_noise_prob: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
     noise_range: Range = Field([1.0, 30.0], description="Gaussian standard deviation, on the 0-255 scale")
     poisson_scale_range: Range = Field([0.05, 3.0], description="factor of the Poisson noise")
@@ -249,7 +264,7 @@ class RealESRGAN(Section):
     betag_range2: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians")
     betap_range2: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels")
     resize_prob2: Annotated[Probabilities, Len(3, 3)] = Field([0.3, 0.4, 0.3], description="up, down, keep")
-    resize_range2: RangeAroundOne = Field([0.3, 1.2], description="factor, relative to lq")
+    resize_range2: ResizeRange = Field([0.3, 1.2], description="factor, relative to lq")
     gaussian_noise_prob2: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
     noise_range2: Range = Field([1.0, 25.0], description="Gaussian standard deviation, on the 0-255 scale")
     poisson_scale_range2: Range = Field([0.05, 2.5], description="factor of the Poisson noise")
@@ -584,7 +599,9 @@ class Baseline(Section):
 class Distributed(Section):
     """Several processes."""
 
-    timeout: Count = Field(1800, description="seconds after which waiting for another process ends the run")
+    timeout: Annotated[int, Ge(1), Le(10**6)] = Field(
+        1800, description="seconds after which waiting for another process ends the run"
+    )
 
 
 class Options(Section):
@@ -633,6 +650,12 @@ class TrainOptions(Options):
         kernel_size = getattr(self.degradation, "kernel_size", 1)
         if train_set.gt_size <= kernel_size // 2:
             raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is too small for kernel_size {kernel_size}")
+        images = train_set.tasks_per_gpu * train_set.images_per_task * self.train.accumulation_steps
+        if images * train_set.gt_size**2 > LARGEST_BATCH:
+            raise ValueError(
+                f"datasets.train: {images} images of gt_size {train_set.gt_size} in a step have more than "
+                f"{LARGEST_BATCH:,d} pixels"
+            )
         if len(self.datasets) > 1 and self.val is None:
             raise ValueError("val: missing, datasets has a validation set")
         return self
@@ -749,7 +772,7 @@ class TestOptions(Options):
     baselines: dict[MethodName, Baseline] = Field({}, description="Methods beside ours, by the name in the report.")
     path: TestPath = Field(default_factory=TestPath)
     val: Metrics
-    panels: Annotated[int, Ge(0)] = Field(4, description="picture panels a data set")
+    panels: Annotated[int, Ge(0), Le(1000)] = Field(4, description="picture panels a data set")
 
     @model_validator(mode="after")
     def _complete(self) -> TestOptions:

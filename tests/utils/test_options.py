@@ -78,7 +78,7 @@ def changed(*entries):
         ),
         ("val:metrics:psnr:input_order=CHW", "unknown key 'input_order'"),
         ("val:metrics:psnr:test_y_channel=yes please", "test_y_channel: 'yes please'"),
-        ("network_g:num_feat=-1", "network_g: MRDANet cannot be built"),
+        ("network_g:num_feat=-1", "network_g: num_feat: -1 is not between 1 and 1024"),
         ("network_g:num_in_ch=1", "network_g: .*global_residual needs num_in_ch == num_out_ch"),
         ("datasets:train:dataroot_gt=bundled:trian", "'bundled:trian', did you mean 'bundled:train'?"),
         ("train:pixel_opt:type=GANLoss", "type: 'GANLoss' is not known here"),

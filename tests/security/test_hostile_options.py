@@ -1,0 +1,191 @@
+"""Option files of a stranger."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrda_utils.errors import UserError
+from mrda_utils.options import OptionError, parse_yaml, read_options, validate
+from tests.model.conftest import ROOT, STAGES
+from tests.security.conftest import LONG, SHORT
+
+FILES = {stage: (ROOT / f"options/demo/train_{stage}_x4.yml").read_text() for stage in STAGES}
+FILES["test"] = (ROOT / "options/demo/test_gaussian8_x4.yml").read_text()
+
+
+def nine_of_each(first: str, each: str) -> str:
+    """Nine lines, each of which names the one before it nine times."""
+    return f"a: &a {first}\n" + "".join(
+        f"{new}: &{new} {each % ','.join([f'*{old}'] * 9)}\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+
+
+TEXTS = {
+    "python call": "!!python/object/apply:os.system ['touch executed']",
+    "python object": "a: !!python/object/new:os.system ['touch executed']",
+    "python name": "a: !!python/name:os.system",
+    "python module": "a: !!python/module:antigravity",
+    "python call, tag in full": "!<tag:yaml.org,2002:python/object/apply:os.system> ['touch executed']",
+    "billion laughs": nine_of_each("[x,x,x,x,x,x,x,x,x]", "[%s]"),
+    "billion merges": nine_of_each("{x: 1}", "{<<: [%s]}"),
+    "list within itself": "a: &a [*a]",
+    "mapping within itself": "a: &a {b: *a}",
+    "brackets": "[" * 1500,
+    "dashes": "- " * 5000,
+    "braces": "{a: " * 3000,
+    "hexadecimal without end": "a: 0x" + "F" * 50_000,
+    "base 60 without end": "a: 1" + ":1" * 40_000,
+    "base 60 fraction without end": "a: 1" + ":1" * 40_000 + ".5",
+    "too long": "a: " + "x" * 200_000,
+    "key twice": "".join(f"k{i}: 1\n" for i in range(1000)) + "k1: 2",
+    "no bool": "a: !!bool x",
+    "no int": "a: !!int ''",
+    "no date": "a: !!timestamp x",
+    "mapping as key": "? {a: 1}\n: 2",
+    "zero byte": "a: 'b\0'",
+    "two documents": "--- a\n--- b\n",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_hostile_yaml_is_refused_by_name_and_nothing_runs(text, tmp_path, monkeypatch, little_memory):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=r"^theirs\.yml") as caught:
+        parse_yaml(text, "theirs.yml")
+    assert len(str(caught.value)) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_aliases_of_reasonable_size_are_plain_yaml():
+    assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]", "x")["b"] == [[1, 2], [1, 2]]
+
+
+def test_a_file_without_end_is_not_read_to_the_end(little_memory):
+    with pytest.raises(OptionError, match="/dev/zero: 100001 characters; an option file has at most 100000"):
+        read_options("/dev/zero", True, [])
+
+
+CHANGES = {
+    "blocks": ("network_g:num_block=100000000", "network_g: num_block: 100000000 is not between 1 and 1024"),
+    "no channels": ("network_g:num_feat=0", "network_g: num_feat: 0 is not between 1 and 1024"),
+    "parameters": ("network_g={type: MRDANet, num_feat: 1024, num_block: 200}", "parameters, more than 1,073,741,824"),
+    "images": ("datasets:train:images_per_task=1000000000", "images of gt_size 96 in a step have more than"),
+    "crops": ("datasets:train:gt_size=1000000000", "have more than 268,435,456 pixels"),
+    "accumulation": ("train:accumulation_steps=1000000000", "have more than 268,435,456 pixels"),
+    "kernel": ("degradation:kernel_size=1000001", "less than or equal to 255"),
+    "resize": ("degradation={type: realesrgan, resize_range: [0.1, 1000.0]}", "less than or equal to 16"),
+    "timeout": ("dist_params:timeout=1000000000000000", "less than or equal to 1000000"),
+    "name with parts": ("name=../../there", "should match pattern"),
+    "absolute name": ("name=/there", "should match pattern"),
+    "name with a line end": ('name="a\\nb"', "should match pattern"),
+    "name that ends in a line end": ('name="a\\n"', "should match pattern"),
+    "endless name": (f"name={'a' * 300}", "at most 100 characters"),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_sizes_and_names_beyond_reason_are_refused(change, message, little_memory):
+    with pytest.raises(OptionError, match=message):
+        read_options(ROOT / "options/demo/train_student_x4.yml", True, [change])
+
+
+def test_pictures_without_number_are_refused():
+    with pytest.raises(OptionError, match=r"panels: 1000000000: .*less than or equal to 1000"):
+        read_options(ROOT / "options/demo/test_gaussian8_x4.yml", False, ["panels=1000000000"])
+
+
+def test_a_long_value_is_shortened_and_many_mistakes_are_counted():
+    opt = parse_yaml(FILES["teacher"], "x")
+    opt["train"]["total_iter"] = "x" * 50_000
+    opt["adaptation"]["inner_lrs"] = ["x"] * 1000
+    with pytest.raises(OptionError, match="and 991 more") as caught:
+        validate(opt, True, "theirs.yml")
+    assert len(str(caught.value)) < 1500
+
+
+def test_control_characters_never_reach_the_terminal():
+    shown = str(UserError("a\x1b]0;title\x07 \x9b31m \u2028 b\r\udcff\n  c"))
+    assert shown == "a\\x1b]0;title\\x07 \\x9b31m \\u2028 b\\r\\udcff\n  c"
+    assert len(str(UserError("x" * 10**6))) < 3000
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-3, 300),
+    st.floats(),
+    st.floats(0, 3),
+    st.text(max_size=12),
+    st.sampled_from(["MRDANet", "MLN", "bicubic", "realesrgan", "../x", "bundled:train", "L1Loss"]),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+
+
+@st.composite
+def changed_options(draw):
+    """An option file in which a few values are replaced, anywhere."""
+    kind = draw(st.sampled_from(sorted(FILES)))
+    opt = parse_yaml(FILES[kind], "x")
+    for _ in range(draw(st.integers(1, 3))):
+        section = opt
+        while True:
+            key = draw(st.sampled_from(sorted(section)) if section else st.text(max_size=8))
+            if not isinstance(section.get(key), dict) or draw(st.integers(0, 3)) == 0:
+                break
+            section = section[key]
+        section[key] = draw(VALUES)
+    return kind, opt
+
+
+def check_any_options(kind_and_opt):
+    kind, opt = kind_and_opt
+    with contextlib.suppress(OptionError):
+        parsed = parse_yaml(yaml.safe_dump(opt), "x")
+        checked = validate(parsed, kind != "test", "x")
+        assert "/" not in checked["name"]
+
+
+def check_any_text(text):
+    with contextlib.suppress(OptionError):
+        parse_yaml(text, "x")
+
+
+YAML_LIKE = st.text("abc01:-[]{}&*!#|>'\"%@,.? \n\t<", max_size=60) | st.text(max_size=60)
+
+
+@settings(SHORT, max_examples=25)
+@given(changed_options())
+def test_any_options_are_taken_or_refused(opt):
+    check_any_options(opt)
+
+
+@SHORT
+@given(YAML_LIKE)
+def test_any_text_is_parsed_or_refused(text):
+    check_any_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@LONG
+@given(changed_options())
+def test_any_options_are_taken_or_refused_at_length(opt):
+    check_any_options(opt)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@LONG
+@given(YAML_LIKE)
+def test_any_text_is_parsed_or_refused_at_length(text):
+    check_any_text(text)
