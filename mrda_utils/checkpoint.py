@@ -6,13 +6,17 @@ import json
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import safetensors.torch
 import torch
+from annotated_types import Ge, Len, Lt
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, written_whole
 
@@ -22,6 +26,26 @@ class CheckpointError(UserError):
 
 
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
+
+
+class _Best(TypedDict):
+    val: float
+    iter: int
+
+
+class _State(TypedDict):
+    """A training state, as far as its reader relies on it."""
+
+    iter: Annotated[int, Ge(0), Lt(2**63)]
+    mrda: dict[str, Any]
+    optimizers: list[dict[str, Any]]
+    best_metric_results: dict[str, dict[str, _Best]]
+    validated_iter: Annotated[int, Ge(0), Lt(2**63)]
+    skipped: Annotated[list[float], Len(2, 2)]
+
+
+_STATE = TypeAdapter(_State)
+_LONGEST_TEXT = 10_000  # of a provenance, characters
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -112,7 +136,7 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
+    """Read a file of tensors and plain values onto the CPU; nothing in it is executed (see `pickle_scan`).
 
     A .safetensors file gives `params` and, if it says where it comes from, `mrda`, as a .pth file does.
 
@@ -122,10 +146,13 @@ def load(path: str | Path) -> dict[str, Any]:
     if Path(path).suffix == ".safetensors":
         return _load_safetensors(path)
     try:
+        pickle_scan.scan(path)
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except pickle_scan.RefusedError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # whatever a damaged or hostile file makes of the reader
         raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
     if not isinstance(content, dict):
@@ -140,10 +167,39 @@ def load_state(path: str | Path) -> dict[str, Any]:
         CheckpointError: see `load`; or it is no training state of this project.
     """
     content = load(path)
-    missing = {"iter", "mrda", "optimizers", "best_metric_results", "validated_iter", "skipped"} - content.keys()
-    if missing:
-        raise CheckpointError(f"{path}: no training state of this project (without {', '.join(sorted(missing))})")
+    try:
+        _STATE.validate_python(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        raise CheckpointError(f"{path}: no training state of this project ({where}: {first['msg']})") from error
+    _provenance(content, path)
     return content
+
+
+def check_moments(stored: dict[str, Any], optimizer: torch.optim.Adam, path: Path) -> None:
+    """Require that an optimizer's stored moments fit its parameters; torch itself does not look.
+
+    Raises:
+        CheckpointError: they do not, or are not finite.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def fits(index: Any, moments: Any) -> bool:
+        if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(moments, dict):
+            return False
+        shapes = {"step": torch.Size(), "exp_avg": parameters[index].shape, "exp_avg_sq": parameters[index].shape}
+        return moments.keys() == shapes.keys() and all(
+            isinstance(moment, Tensor)
+            and moment.dtype.is_floating_point
+            and moment.shape == shapes[name]
+            and bool(moment.isfinite().all())
+            for name, moment in moments.items()
+        )
+
+    state = stored.get("state")
+    if not isinstance(state, dict) or not all(fits(index, moments) for index, moments in state.items()):
+        raise CheckpointError(f"{path}: the optimizer's state does not fit the network, or is not finite")
 
 
 class Provenance(NamedTuple):
@@ -153,6 +209,27 @@ class Provenance(NamedTuple):
     scale: int
     degradation: str | None
     """What the weights were trained on; None where nobody wrote it down."""
+
+
+def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
+    """Where the content of a file comes from; None if nobody wrote it down.
+
+    Raises:
+        CheckpointError: what is written there makes no sense.
+    """
+    origin = content.get("mrda")
+    if not isinstance(origin, dict):
+        return None
+    stage, scale, degradation = (origin.get(key) for key in Provenance._fields)
+    texts = [text for text in (stage, degradation) if text is not None]
+    if (
+        stage is None
+        or not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts)
+        or type(scale) is not int
+        or not 1 <= scale <= 100
+    ):
+        raise CheckpointError(f"{path}: damaged, what it says about its stage, scale and degradation makes no sense")
+    return Provenance(stage, scale, degradation)
 
 
 def different_parts(a: str, b: str) -> tuple[str, str]:
@@ -177,28 +254,19 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without `module.` prefixes.
 
     Raises:
-        CheckpointError: something else is there.
+        CheckpointError: something else is there, or weights that are not finite.
     """
     weights = content.get(param_key, content.get("params", content))
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path}: no weights under {param_key!r} or 'params'")
-    weights = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
-    if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not weights or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
         raise CheckpointError(f"{path}: holds no weights of a network")
-    return weights
-
-
-def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
-    """Where the weights in what `load` read come from, if the file says so."""
-    if "mrda" not in content:
-        return None
-    try:
-        origin = Provenance(*(content["mrda"][field] for field in Provenance._fields))
-    except (KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path}: says where it comes from, but not {', '.join(Provenance._fields)}") from error
-    if not isinstance(origin.degradation, str | None):
-        raise CheckpointError(f"{path}: its degradation is {origin.degradation!r}, no text")
-    return origin
+    if sum(tensor.nbytes for tensor in weights.values()) > Path(path).stat().st_size:
+        raise CheckpointError(f"{path}: damaged, its tensors are larger than the file")
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 
 
 def reasons(error: RuntimeError) -> str:

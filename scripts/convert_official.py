@@ -19,6 +19,7 @@ from mrda_arch.rdan_arch import RGB_MEAN
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import run
+from mrda_utils.schema import LARGEST_WIDTH
 
 Weights = dict[str, Tensor]
 
@@ -85,20 +86,26 @@ def build(weights: Weights, kind: str, source: Path) -> nn.Module:
         CheckpointError: a layer that tells the size is missing, or its size belongs to no scale.
     """
     prefix = "" if kind == "MLN" else "G."
-    for name in (f"{prefix}head.0.weight", f"{prefix}tail.0.0.weight"):
-        if name not in weights:
+    for name in (f"{prefix}head.0.weight", f"{prefix}tail.0.0.weight", FIRST_KEYS[kind]):
+        if name not in weights or weights[name].ndim != 4 or not weights[name].numel():
             raise CheckpointError(f"{source}: a {kind} without {name}")
     num_feat = len(weights[f"{prefix}head.0.weight"])
     growth = len(weights[f"{prefix}tail.0.0.weight"]) / num_feat, f"{prefix}tail.0.2.weight" in weights
     scales = {(4, False): 2, (9, False): 3, (4, True): 4}
     if growth not in scales:
         raise CheckpointError(f"{source}: {prefix}tail.0 upscales by none of 2, 3 and 4")
-    if kind == "MLN":
-        return MLN(num_feat=num_feat, upscale=scales[growth])
-    den_feat, den_in_ch = weights[FIRST_KEYS[kind]].shape[:2]
-    blocks = {int(m[1]) for name in weights if (m := re.match(r"G\.body\.0\.body\.(\d+)\.", name))}
-    size = {"num_feat": num_feat, "num_block": len(blocks), "den_feat": den_feat, "den_in_ch": den_in_ch}
-    return MRDANet(**size, upscale=scales[growth])
+    make, size = MLN, {"num_feat": num_feat, "upscale": scales[growth]}
+    if kind != "MLN":
+        den_feat, den_in_ch = weights[FIRST_KEYS[kind]].shape[:2]
+        blocks = {m[1] for name in weights if (m := re.match(r"G\.body\.0\.body\.(\d+)\.", name))}
+        if len(blocks) > LARGEST_WIDTH:
+            raise CheckpointError(f"{source}: {len(blocks)} blocks are more than {LARGEST_WIDTH}")
+        make, size = MRDANet, size | {"num_block": len(blocks), "den_feat": den_feat, "den_in_ch": den_in_ch}
+    with torch.device("meta"):  # takes no memory, whatever sizes the file claims
+        claimed = sum(p.numel() for p in make(**size).parameters())
+    if claimed > source.stat().st_size:
+        raise CheckpointError(f"{source}: its first layers are those of {claimed:,d} parameters, more than it holds")
+    return make(**size)
 
 
 def check(weights: Weights, expected: Weights, source: Path) -> None:
@@ -156,7 +163,7 @@ def to_official(source: Path, target: Path) -> str:
     """
     weights = checkpoint.weights_of(checkpoint.load(source), "params_ema", source)
     first = weights.get("den.body.0.weight")
-    kind = "MLN" if first is None else "student" if first.shape[1] == 3 else "teacher"
+    kind = "MLN" if first is None or first.ndim < 2 else "student" if first.shape[1] == 3 else "teacher"
     names = official_names(list(weights), kind)
     renamed = {theirs: weights[ours] for ours, theirs in names.items()}
     net = build(renamed, kind_of(renamed, source), source)

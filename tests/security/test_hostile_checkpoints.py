@@ -1,0 +1,278 @@
+"""Files of weights and training states of a stranger."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrda_arch import MLN
+from mrda_utils import checkpoint
+from mrda_utils.checkpoint import CheckpointError, Provenance
+from scripts.convert_official import from_official, to_official
+from tests.security.conftest import LONG, SHORT, damaged
+
+HERE = Provenance("MLNMetaModel", 4, "type bicubic")
+NET = MLN(num_feat=4)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def stored(content, **kwargs) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **kwargs)
+    return file.getvalue()
+
+
+def part(data: bytes, ending: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith(ending)))
+
+
+def archive(pickled: bytes, *storages: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A checkpoint of a pickle and storages, however they were made."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as parts:
+        parts.writestr("a/data.pkl", pickled)
+        parts.writestr("a/byteorder", "little")
+        for number, storage in enumerate(storages):
+            parts.writestr(f"a/data/{number}", storage)
+        parts.writestr("a/version", "3\n")
+    return file.getvalue()
+
+
+def call(name: str, number: int) -> bytes:
+    """A pickle of name(number)."""
+    return b"\x80\x02c" + name.replace(".", "\n", 1).encode() + b"\n\x8a\x08" + number.to_bytes(8, "little") + b"\x85R."
+
+
+def tuples(depth: int) -> bytes:
+    """A pickle of {t: 1}, where t = (s, s), s = (r, r) and so on."""
+    levels = b"".join(b"h%ch%c\x86q%c" % (level, level, level + 1) for level in range(depth))
+    return b"\x80\x02})\x85q\x00" + levels + b"K\x01s."
+
+
+WIDE = stored(torch.ones(1).expand(10**9, 2))
+WIDE_TENSOR = part(WIDE, "data.pkl")[2:-1]  # without the pickle's first and last bytes
+ONE_NUMBER = part(WIDE, "data/0")
+ORDERED_DICT = b"ccollections\nOrderedDict\n"
+BOMB = stored({"a": torch.zeros(10**9, dtype=torch.uint8)})
+
+FILES = {
+    "pickle": (pickle.dumps(Evil()), "damaged, or no file of tensors"),
+    "pickle of old": (pickle.dumps(Evil(), protocol=0), r"asks for posix\.system"),
+    "torch.save": (stored({"params": Evil()}), r"asks for posix\.system"),
+    "torch.save of old": (stored({"params": Evil()}, _use_new_zipfile_serialization=False), r"asks for posix\.system"),
+    "compressed zeros": (
+        archive(part(BOMB, "data.pkl"), part(BOMB, "data/0"), compression=zipfile.ZIP_DEFLATED),
+        "compressed, or parts that overlap",
+    ),
+    "bytearray": (archive(call("builtins.bytearray", 10**11)), r"asks for builtins\.bytearray"),
+    "tensor by size": (archive(call("torch.Tensor", 10**11)), r"asks for torch\.Tensor"),
+    "tuples in tuples": (archive(tuples(60)), "tuples within tuples"),
+    "dictionary of a wide tensor": (
+        archive(b"\x80\x02" + ORDERED_DICT + WIDE_TENSOR + b"\x85R.", ONE_NUMBER),
+        "a dictionary that is made of something else",
+    ),
+    "attributes of a wide tensor": (
+        archive(b"\x80\x02" + ORDERED_DICT + b")R" + WIDE_TENSOR + b"b.", ONE_NUMBER),
+        "a dictionary that is made of something else",
+    ),
+    "storage that ends early": (archive(part(BOMB, "data.pkl"), b"12345678"), "damaged"),
+    "wide tensor as weights": (
+        stored({"params": dict.fromkeys(NET.state_dict(), torch.ones(1).expand(10**12))}),
+        "its tensors are larger than the file",
+    ),
+    "other names": (stored({"params": {("a", "b"): torch.ones(1)}}), "holds no weights"),
+    "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "holds no weights"),
+    "deep list": (archive(b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."), "holds a list"),
+    "NaN": (
+        stored({"params": NET.state_dict() | {"body.0.weight": torch.full_like(NET.body[0].weight, torch.nan)}}),
+        r"body\.0\.weight is not finite",
+    ),
+    "infinity": (
+        stored({"params": NET.state_dict() | {"body.0.bias": torch.full_like(NET.body[0].bias, torch.inf)}}),
+        r"body\.0\.bias is not finite",
+    ),
+    "sparse": (stored({"params": {"a": torch.ones(2, 2).to_sparse()}}), "asks for torch"),
+    "stage": (stored({"params": NET.state_dict(), "mrda": {"stage": ["x"], "scale": 4}}), "makes no sense"),
+    "scale": (stored({"params": NET.state_dict(), "mrda": {"stage": "x", "scale": 10**500}}), "makes no sense"),
+    "endless degradation": (
+        stored({"params": NET.state_dict(), "mrda": {"stage": "x", "scale": 4, "degradation": ", a " * 10**6}}),
+        "makes no sense",
+    ),
+    "empty provenance": (stored({"params": NET.state_dict(), "mrda": {}}), "makes no sense"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("data", "message"), FILES.values(), ids=FILES)
+def test_hostile_weights_are_refused_by_name_and_nothing_runs(data, message, tmp_path, monkeypatch, little_memory):
+    monkeypatch.chdir(tmp_path)
+    # torch reads a file of the second name in another way
+    for name, expected in {"w.pth": message, "w.safetensors": ""}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(CheckpointError, match=rf"{name}: .*{expected}") as caught:
+            checkpoint.load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
+        assert len(str(caught.value)) < 3000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.pth", "w.safetensors"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_checkpoints_hold_is_read(tmp_path, old):
+    content = {
+        "params": NET.state_dict(),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        **{str(dtype): torch.ones(2).to(dtype) for dtype in (torch.bfloat16, torch.half, torch.int64, torch.bool)},
+        "plain": [None, True, -5, 10**30, 0.5, "ä", (1, 2), {"a": {}}],
+    }
+    (tmp_path / "w.pth").write_bytes(stored(content, _use_new_zipfile_serialization=not old))
+    read = checkpoint.load(tmp_path / "w.pth")
+    assert read.keys() == content.keys()
+    assert read["plain"] == content["plain"]
+    assert all(torch.equal(tensor, read["params"][name]) for name, tensor in NET.state_dict().items())
+
+
+def moments(**changes):
+    return {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2, 3), "exp_avg_sq": torch.zeros(2, 3), **changes}
+
+
+STATE = {
+    "iter": 3,
+    "mrda": HERE._asdict(),
+    "optimizers": [{"state": {0: moments()}, "param_groups": []}],
+    "best_metric_results": {"Set5": {"psnr": {"val": 30.0, "iter": 2}}},
+    "validated_iter": 2,
+    "skipped": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"iter": -1}, "iter"),
+        ({"iter": "3"}, "iter"),
+        ({"iter": 2**70}, "iter"),
+        ({"mrda": []}, "mrda"),
+        ({"mrda": {}}, "makes no sense"),
+        ({"optimizers": {}}, "optimizers"),
+        ({"optimizers": [1]}, r"optimizers\.0"),
+        ({"best_metric_results": {"Set5": {"psnr": 3}}}, r"best_metric_results\.Set5\.psnr"),
+        ({"validated_iter": None}, "validated_iter"),
+        ({"skipped": [0.0]}, "skipped"),
+    ],
+)
+def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
+    torch.save(STATE, tmp_path / "3.state")
+    assert checkpoint.load_state(tmp_path / "3.state")["iter"] == 3
+    torch.save(STATE | change, tmp_path / "3.state")
+    with pytest.raises(CheckpointError, match=rf"3\.state: .*{where}"):
+        checkpoint.load_state(tmp_path / "3.state")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        {5: moments()},
+        {"0": moments()},
+        {0: 1},
+        {0: moments(more=1)},
+        {0: moments(step=3)},
+        {0: moments(exp_avg=torch.zeros(3, 2))},
+        {0: moments(exp_avg=torch.zeros(1).expand(10**7, 10**7))},
+        {0: moments(exp_avg_sq=torch.full((2, 3), torch.nan))},
+        {0: moments(exp_avg=torch.zeros(2, 3, dtype=torch.int32))},
+    ],
+    ids=lambda state: repr(state)[:30],
+)
+def test_moments_of_another_network_are_refused(state, tmp_path):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2, 3))])
+    checkpoint.check_moments({"state": {0: moments()}}, optimizer, tmp_path / "3.state")
+    checkpoint.check_moments({"state": {}}, optimizer, tmp_path / "3.state")
+    with pytest.raises(CheckpointError, match=r"3\.state: the optimizer's state does not fit"):
+        checkpoint.check_moments({"state": state}, optimizer, tmp_path / "3.state")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"head.0.weight": torch.ones(3)},
+        {"head.0.weight": torch.ones(0, 3, 3, 3), "tail.0.0.weight": torch.ones(4, 4, 3, 3)},
+        {"head.0.weight": torch.ones(20_000, 3, 3, 3), "tail.0.0.weight": torch.ones(80_000, 1, 1, 1)},
+        {
+            "E.E.0.weight": torch.ones(1, 1, 1, 1),
+            "G.head.0.weight": torch.ones(1, 3, 1, 1),
+            "G.tail.0.0.weight": torch.ones(4, 1, 1, 1),
+            **{f"G.body.0.body.{n}.x": torch.ones(1) for n in range(1500)},
+        },
+        {"den.body.0.weight": torch.ones(3)},
+        {"body.0.weight": torch.ones(())},
+    ],
+    ids=["no convolution", "no channel", "few layers of many channels", "many blocks", "our student", "our MLN"],
+)
+@pytest.mark.parametrize("convert", [from_official, to_official])
+def test_official_weights_with_other_sizes_are_refused(weights, convert, tmp_path, little_memory):
+    torch.save(weights, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"model\.pt: "):
+        convert(tmp_path / "model.pt", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
+WEIGHTS = stored({"params": NET.state_dict(), "mrda": {**HERE._asdict(), "iteration": 1}})
+OLD_WEIGHTS = stored({"params": NET.state_dict()}, _use_new_zipfile_serialization=False)
+STATES = stored(STATE)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.builds(torch.ones, st.lists(st.integers(0, 3), max_size=3)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+)
+
+
+@st.composite
+def changed_contents(draw):
+    """Weights or a state in which a part is replaced by something else."""
+    content = draw(st.sampled_from([{"params": dict(NET.state_dict()), "mrda": HERE._asdict()}, STATE]))
+    content = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    section = draw(st.sampled_from([content, *(part for part in content.values() if isinstance(part, dict) and part)]))
+    section[draw(st.sampled_from(sorted(section)))] = draw(PLAIN)
+    return stored(content)
+
+
+def check_any_file(path, data):
+    path.write_bytes(data)
+    for read in (lambda: checkpoint.load_network(MLN(num_feat=4), path), lambda: checkpoint.load_state(path)):
+        with contextlib.suppress(CheckpointError):
+            read()
+
+
+ANY_FILE = changed_contents() | st.sampled_from([WEIGHTS, OLD_WEIGHTS, STATES]).flatmap(damaged)
+
+
+@settings(SHORT, max_examples=100)
+@given(data=ANY_FILE)
+def test_any_file_is_taken_or_refused(tmp_path, data):
+    check_any_file(tmp_path / "w.pth", data)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@LONG
+@given(data=ANY_FILE)
+def test_any_file_is_taken_or_refused_at_length(tmp_path, data):
+    check_any_file(tmp_path / "w.pth", data)
