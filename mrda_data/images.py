@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import os
+import warnings
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from mrda_utils.errors import UserError
+from mrda_utils.errors import UNPRINTABLE, UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_PIXELS = 2**27
+"""Of an image, 134 megapixels; a file of 100 kilobytes can claim many more."""
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: 4 channels of 16 bits, not compressed
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+_MAX_SCANS = 100  # of a progressive JPEG, which has 10; each takes the time of the whole image
+
+# Pillow only tells the size, for which our own limit holds; what else it thinks of a file is no matter
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class ImageError(UserError):
@@ -28,7 +40,7 @@ def to_rgb8(image: np.ndarray, name: object) -> np.ndarray:
         ImageError: any other type, such as floating point.
     """
     if image.dtype == np.uint16:
-        image = np.rint(image / 257.0).astype(np.uint8)
+        image = cv2.convertScaleAbs(image, alpha=1 / 257)  # rounds, without a copy in float64
     if image.dtype != np.uint8:
         raise ImageError(f"{name}: pixels of type {image.dtype}; convert the file to 8 or 16 bits")
     if image.ndim == 2:
@@ -48,10 +60,11 @@ def decode(data: np.ndarray, name: object) -> np.ndarray:
         name: what the messages call it.
 
     Raises:
-        ImageError: empty, truncated or no image.
+        ImageError: empty, truncated, larger than `MAX_PIXELS` or no image.
     """
+    _check_header(data, name)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
@@ -68,12 +81,44 @@ def read_file(path: str | Path) -> np.ndarray:
     """Bytes of a file, (bytes,) uint8.
 
     Raises:
-        ImageError: missing, or not to be read.
+        ImageError: missing, too large, or not to be read.
     """
     try:
+        size = os.stat(path).st_size
+        if size > MAX_BYTES:
+            raise ImageError(f"{path}: {size:,d} bytes, more than {MAX_BYTES:,d}")
         return np.fromfile(path, np.uint8)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check_header(data: np.ndarray, name: object) -> None:
+    """Refuse what would take too much memory or time, before anything is decoded: OpenCV does not ask."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            kind, (width, height) = image.format, image.size
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,d} pixels; cut or reduce it") from error
+    except Exception as error:  # whatever a damaged or hostile file makes of the reader
+        raise ImageError(
+            f"{name}: cannot be decoded; it is damaged or no PNG, JPEG, BMP, WebP, TIFF or PNM image of 8 or 16 bits"
+        ) from error
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {height}x{width} is more than {MAX_PIXELS:,d} pixels; cut or reduce it")
+    if kind in ("JPEG", "MPO") and data.tobytes().count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageError(f"{name}: a JPEG of more than {_MAX_SCANS} scans; store it anew")
+
+
+def check_name(name: str, where: object) -> str:
+    """Return an image's name, POSIX and relative, if files and tables made of it stay where they belong.
+
+    Raises:
+        ImageError: an absolute name, one with `..`, control characters, line ends, or bytes that are no UTF-8.
+    """
+    path = PurePosixPath(name)
+    if UNPRINTABLE.search(name) or path.is_absolute() or ".." in path.parts or not path.name:
+        raise ImageError(f"{where}: {name!r} is no name for an image here; rename it (no control characters, no ..)")
+    return name
 
 
 def read_rgb8(path: str | Path) -> np.ndarray:

@@ -18,11 +18,12 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
-from mrda_data.images import ImageError, decode_rgb8
-from mrda_utils.errors import UserError
+from mrda_data.images import ImageError, check_name, decode_rgb8
+from mrda_utils.errors import UNPRINTABLE, UserError
 
 FIRST_MAP_SIZE = 1 << 30  # bytes; doubled whenever it is full
 _IMAGES_A_COMMIT = 256
+_MAX_META_BYTES = 1 << 28  # some four million names
 _META_LINE = re.compile(r"(?P<name>.+) \(\d+,\d+,\d+\) \d+")
 
 
@@ -36,7 +37,7 @@ class LmdbSource:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         for path in (self.folder, self.folder / "data.mdb", self.folder / "meta_info.txt"):
-            if not path.exists():
+            if not (path.is_dir() if path == self.folder else path.is_file()):
                 raise ImageError(f"{folder}: no LMDB of images, {path} does not exist")
         self.names = _read_meta_info(self.folder / "meta_info.txt")
         self._data = os.path.realpath(self.folder / "data.mdb")
@@ -64,6 +65,9 @@ def _key(name: str) -> str:
 
 
 def _read_meta_info(path: Path) -> list[str]:
+    size = path.stat().st_size
+    if size > _MAX_META_BYTES:
+        raise ImageError(f"{path}: {size:,d} bytes, more than {_MAX_META_BYTES:,d}")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,6 +79,7 @@ def _read_meta_info(path: Path) -> list[str]:
         match = _META_LINE.fullmatch(line.rstrip("\r"))
         if not match:
             raise ImageError(f"{path} line {number}: expected 'name.png (height,width,channels) n', found {line!r}")
+        check_name(match["name"], f"{path} line {number}")
         if _key(match["name"]) in names:
             raise ImageError(f"{path} line {number}: key {_key(match['name'])!r} stands twice")
         names[_key(match["name"])] = match["name"]
@@ -121,8 +126,10 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
     """
     keys: dict[str, str] = {}
     for name in names:
-        if not name.isprintable() or len(_key(name).encode()) > 511:
-            raise ImageError(f"{name!r}: a name that no LMDB holds; rename it (printable, at most 511 bytes)")
+        if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:
+            raise ImageError(
+                f"{name!r}: a name that no LMDB holds; rename it (no control characters, at most 511 bytes)"
+            )
         other = keys.setdefault(_key(name), name)
         if other != name:
             raise ImageError(f"{folder}: {other} and {name} have the same key; rename one of them")

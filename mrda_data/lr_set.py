@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mrda_data.images import ImageError
+from mrda_data.images import MAX_BYTES, ImageError
 from mrda_utils.errors import UserError
 
 MANIFEST = "SHA256SUMS"
@@ -34,6 +34,8 @@ def check_lr_set(folder: Path, files: list[str]) -> None:
         ImageError: names the first that is not, and how many more there are.
     """
     try:
+        if not (folder / MANIFEST).is_file():  # a pipe would be read for ever
+            raise FileNotFoundError
         lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(
@@ -46,7 +48,9 @@ def check_lr_set(folder: Path, files: list[str]) -> None:
             wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
         elif not (folder / file).is_file():
             wrong.append(f"{file} is missing")
-        elif sha256((folder / file).read_bytes()).hexdigest() != hashes[file]:
+        elif (folder / file).stat().st_size > MAX_BYTES or (
+            sha256((folder / file).read_bytes()).hexdigest() != hashes[file]
+        ):
             wrong.append(f"{file} was changed: its SHA-256 is not that of {MANIFEST}")
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

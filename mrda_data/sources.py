@@ -14,7 +14,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
-from mrda_data.images import SUFFIXES, ImageError, read_rgb8
+from mrda_data.images import SUFFIXES, ImageError, check_name, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 
 BUNDLED = {
@@ -55,7 +55,7 @@ class FolderSource:
         if not self.folder.is_dir():
             raise ImageError(f"{folder}: no such folder")
         found = (p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        self.names = sorted(p.relative_to(self.folder).as_posix() for p in found)
+        self.names = sorted(check_name(p.relative_to(self.folder).as_posix(), folder) for p in found)
         if not self.names:
             raise ImageError(f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)")
 

@@ -28,6 +28,7 @@ from mrda_utils.files import written_whole
 
 MANIFEST = "prepare_data.jsonl"
 PNG_COMPRESSION = 3
+_MAX_PARTS = 10**6  # of an image
 
 
 class Sizes(NamedTuple):
@@ -126,16 +127,28 @@ def read_manifest(output: Path, sizes: Sizes) -> dict[str, Done]:
             raise UserError(f"-o {output}: holds files that this script has not made; name a new folder")
         return {}
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             entries.append(json.loads(line))
-        except ValueError:  # a line that a killed run has begun
+        except (ValueError, RecursionError):  # a line that a killed run has begun, or one that is none of ours
             continue
-    if not entries or entries[0] != sizes._asdict() or any(set(entry) != set(Done._fields) for entry in entries[1:]):
+    if not entries or entries[0] != sizes._asdict() or not all(map(_is_entry, entries[1:])):
         known = bool(entries) and isinstance(entries[0], dict)
         made_by = " ".join(f"--{key} {value}" for key, value in entries[0].items()) if known else "a run that failed"
         raise UserError(f"-o {output}: was made by {made_by}; name a new folder, or delete this one")
     return {entry["stem"]: Done(**entry) for entry in entries[1:]}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is a line of a manifest; an output folder, too, may be somebody else's."""
+    return (
+        isinstance(entry, dict)
+        and set(entry) == set(Done._fields)
+        and isinstance(entry["stem"], str)
+        and isinstance(entry["source"], str)
+        and type(entry["num_parts"]) is int
+        and 1 <= entry["num_parts"] <= _MAX_PARTS
+    )
 
 
 def find_images(inputs: list[str], output: Path, done: dict[str, Done]) -> dict[str, Path]:
