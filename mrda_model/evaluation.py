@@ -11,6 +11,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -108,9 +109,9 @@ class Restored(NamedTuple):
     """That each method took."""
 
 
-def _to_image(tensor: Tensor, what: str) -> np.ndarray:
+def _to_image(tensor: Tensor, what: str, advice: str = "the training diverged, take earlier weights") -> np.ndarray:
     if not torch.isfinite(tensor).all():
-        raise UserError(f"{what}: the output is not finite; the training diverged, take earlier weights")
+        raise UserError(f"{what}: the output is not finite; {advice}")
     return tensor2img(tensor.clone())  # a clone: tensor2img clips its argument in place
 
 
@@ -139,8 +140,8 @@ def _measure(metric: str, opt: dict, images: dict[str, np.ndarray], what: str) -
     """
     try:
         value = float(calculate_metric(images, opt))
-    except (np.linalg.LinAlgError, RuntimeError) as error:  # how NIQE fails
-        raise UserError(f"{what}: no {metric} ({error}); is the image too small for it?") from error
+    except (ArithmeticError, cv2.error, RuntimeError, ValueError) as error:  # how BasicSR's metrics fail
+        raise UserError(f"{what}: no {metric} ({error}); is the image too small for it, or flat?") from error
     if math.isnan(value):
         raise UserError(f"{what}: no {metric}; the image is too small for it")
     return value
@@ -175,6 +176,8 @@ def evaluate(
         gt = item["gt"][None].to(device) if "gt" in item else None
         where = dataset.opt["name"], item["lq_path"], item["kernel"]
         gt_image = _to_image(gt, "ground truth") if gt is not None else None
+        # first: it would spoil every method's output
+        lq_image = _to_image(lq, f"degradation of {' '.join(where)}", "look at its options")
         reference = {"img2": gt_image} if gt is not None else {}
         images, rows, seconds = {}, [], {}
         for method, restore in restorers.items():
@@ -190,7 +193,7 @@ def evaluate(
             for metric, opt in metrics.items():
                 value = _measure(metric, opt, {"img": images[method], **reference}, " ".join(where))
                 rows.append(Row(*where, method, metric, value))
-        yield Restored(index, item, _to_image(lq, "lq"), gt_image, images, rows, seconds)
+        yield Restored(index, item, lq_image, gt_image, images, rows, seconds)
 
 
 def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from mrda_utils import page, report
 from mrda_utils.files import refusal_named, written_whole
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
+LONGEST_NAME = 150  # bytes; file systems hold 255
 
 
 class Shown(NamedTuple):
@@ -32,6 +34,8 @@ def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: dict
     pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)
     titled = {method + values.get(method, ""): image for method, image in pictures.items()}
     stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
+    if len(stem.encode()) > LONGEST_NAME:
+        stem = sha256(stem.encode()).hexdigest()
     path = folder / name / f"{stem}_{item['kernel']}.png"
     with refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,8 +96,7 @@ def _test(run: Run) -> None:
     rank, world_size = run.process.rank, run.process.world_size
     if rank == 0:
         print(*left_out, sep="\n", end="\n" if left_out else "")  # noqa: T201
-    # pictures of an earlier test of this name
-    on_rank_0(lambda: shutil.rmtree(folder / "panels", ignore_errors=True))
+    on_rank_0(lambda: _prepare_folder(folder, opt["name"]))
     rows, shown_items, seconds = [], [], []
     for name, dataset in datasets.items():
         shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
@@ -113,6 +112,18 @@ def _test(run: Run) -> None:
     costs = _costs(model, [entry for part in gather(seconds) for entry in part])
     if rank == 0:
         _write(run, rows, costs, shown_items, datasets, left_out)
+
+
+def _prepare_folder(folder: Path, name: str) -> None:
+    """Delete the pictures of an earlier test of this name.
+
+    Raises:
+        UserError: the folder is none of ours; an option file may name any.
+    """
+    found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
+    if found - {"panels"} and f"{name}.yml" not in found:
+        raise UserError(f"path.results_root: {folder} holds other things than a test; choose another name")
+    shutil.rmtree(folder / "panels", ignore_errors=True)
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
@@ -204,13 +215,13 @@ def _write(
         *([ORACLE_NOTE] if "network_t" in opt else []),
         *left_out,
     ]
+    write_text(run.option_text, folder / f"{opt['name']}.yml")  # first: it marks the folder as ours
     report.write_csv(rows, Row._fields, folder / "metrics.csv")
     report.write_json(measured, costs, opt["name"], run.options_sha256, weights, folder / "metrics.json")
     dataset_opts = {name: dataset.opt for name, dataset in datasets.items()}
     tables = report.comparisons(measured, dataset_opts, metrics, opt["scale"], by_kernel)
     markdown, plain = (report.text_of([*tables, report.cost_table(costs)], fmt) for fmt in ("github", "simple"))
     report.write_markdown(markdown, notes, [item.panel for item in shown], folder / "report.md")
-    write_text(run.option_text, folder / f"{opt['name']}.yml")
     sections = [
         page.Section(
             name,

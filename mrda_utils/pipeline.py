@@ -141,6 +141,9 @@ def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
     """Make the run's folder; an earlier run that is not gone on with is moved aside."""
     folder = Path(run.opt["path"]["run"])
     try:
+        found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+        if found and not found & {f"{run.opt['name']}.yml", "events.jsonl", "training_states"}:
+            raise UserError(f"path.experiments_root: {folder} holds other things than a training; choose another name")
         if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
             _archive(folder)
         folder.mkdir(parents=True, exist_ok=True)

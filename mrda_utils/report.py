@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -243,7 +244,7 @@ def cost_table(costs: dict[str, Cost]) -> Table:
 
 def write_markdown(text: str, notes: list[str], panels: list[Path], path: Path) -> None:
     """The tables, what was left out and how to read them, and the panels."""
-    pictures = [f"![{panel.stem}]({panel.relative_to(path.parent).as_posix()})" for panel in panels]
+    pictures = [f"![{panel.stem}]({quote(panel.relative_to(path.parent).as_posix())})" for panel in panels]
     write_text("\n\n".join([f"# {path.parent.name}", text, *notes, *pictures]) + "\n", path)
 
 
