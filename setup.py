@@ -46,8 +46,21 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "onnx": ["onnx", "onnxruntime"],
+        "openvino": ["onnx", "openvino>=2024"],
         "plots": ["matplotlib"],
-        "test": ["hypothesis", "jsonschema>=4.18", "matplotlib", "pytest>=8", "pytest-timeout", "ruff", "spandrel"],
+        "test": [
+            "hypothesis",
+            "jsonschema>=4.18",
+            "matplotlib",
+            "onnx",
+            "onnxruntime",
+            "openvino>=2024",
+            "pytest>=8",
+            "pytest-timeout",
+            "ruff",
+            "spandrel",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

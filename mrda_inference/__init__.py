@@ -1,5 +1,6 @@
 """The upscaler: photographs in, photographs out."""
 
+from mrda_inference.backends import backend_functions
 from mrda_inference.tiling import network_functions, upscale
 
-__all__ = ["network_functions", "upscale"]
+__all__ = ["backend_functions", "network_functions", "upscale"]

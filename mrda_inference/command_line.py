@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mrda_arch import MRDANet, network_from_file
 from mrda_data.images import SUFFIXES, ImageError
 from mrda_data.sources import FolderSource
+from mrda_inference.backends import backend_functions
 from mrda_inference.image_file import LONGEST_SIDE, Picture, check_target, read_picture, write_picture
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions, upscale
 from mrda_utils.checkpoint import CheckpointError
@@ -49,6 +50,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument(
+        "--backend",
+        choices=["torch", "onnx", "openvino"],
+        default="torch",
+        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install 'mrda[openvino]'",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")
     parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"of tiles, LR pixels (default {OVERLAP})")
@@ -57,6 +64,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
         raise OptionError(f"--tile {args.tile}: must be larger than --overlap, {args.overlap}")
+    if args.backend != "torch" and args.device not in ("auto", "cpu"):
+        raise OptionError(
+            f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
+        )
+    if args.backend == "onnx" and args.dtype != "float32":
+        raise OptionError(f"--dtype {args.dtype}: --backend onnx computes in float32; openvino takes bfloat16 too")
     return args
 
 
@@ -71,9 +84,12 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     targets = _targets(args.input, args.output, args.format)
-    device = _device(args.device, args.dtype)
-    net = student(args.weights)
-    functions = network_functions(net, device, getattr(torch, args.dtype))
+    device = _device(args.device if args.backend == "torch" else "cpu", args.dtype)
+    net, dtype = student(args.weights), getattr(torch, args.dtype)
+    if args.backend == "torch":
+        functions = network_functions(net, device, dtype)
+    else:
+        functions = backend_functions(net, args.backend, dtype)
     done = skipped = failed = 0
     written: dict[Path, Path] = {}
     for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
