@@ -190,3 +190,29 @@ class RDAN(nn.Module):
                 f"global_residual: the checkpoint was trained with {bool(stored)}, the option says "
                 f"{self.use_global_residual}"
             )
+
+
+def modulation_maps(net: nn.Module, *inputs: Tensor) -> Tensor:
+    """M of every RDA conv, (K, h, w) in [0, 1], as `net(*inputs)` computes them for one image (paper Eq. 9, Fig. 10).
+
+    Args:
+        net: holds RDA convs: RDAN, MRDANet.
+        inputs: of `net`, batch size 1.
+
+    Raises:
+        ValueError: `net` has no RDA conv.
+    """
+    maps: list[Tensor] = []
+
+    def keep(module: RDAConv, inputs: tuple[Tensor, Tensor]) -> None:
+        maps.append(torch.sigmoid(module.modulation(inputs[0]))[0, 0])
+
+    hooks = [module.register_forward_pre_hook(keep) for module in net.modules() if isinstance(module, RDAConv)]
+    if not hooks:
+        raise ValueError(f"{type(net).__name__} has no RDA conv, so there is no modulation map")
+    try:
+        net(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(maps)
