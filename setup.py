@@ -23,7 +23,9 @@ setup(
         "mrda_utils": ["index.html.j2"],
         "mrda_weights": ["*.safetensors", "README.md"],
     },
-    entry_points={"console_scripts": ["mrda-upscale=mrda_inference.command_line:main"]},
+    entry_points={
+        "console_scripts": ["mrda-upscale=mrda_inference.command_line:main", "mrda-web=mrda_inference.web:main"]
+    },
     install_requires=[
         "basicsr==1.4.2",
         "filelock",
@@ -61,6 +63,7 @@ setup(
             "ruff",
             "spandrel",
         ],
+        "web": ["gradio>=6"],  # the page that mrda-web serves
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -84,7 +84,7 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     targets = _targets(args.input, args.output, args.format)
-    device = _device(args.device if args.backend == "torch" else "cpu", args.dtype)
+    device = find_device(args.device if args.backend == "torch" else "cpu", args.dtype)
     net, dtype = student(args.weights), getattr(torch, args.dtype)
     if args.backend == "torch":
         functions = network_functions(net, device, dtype)
@@ -135,7 +135,7 @@ def upscale_picture(
         ImageError: the output is not finite.
     """
     sr = upscale(
-        _to_tensor(picture.colour).expand(1, 3, -1, -1), *functions, scale, tile=tile, overlap=overlap, title=title
+        to_tensor(picture.colour).expand(1, 3, -1, -1), *functions, scale, tile=tile, overlap=overlap, title=title
     )
     if not torch.isfinite(sr).all():
         raise ImageError(f"{title}: the output is not finite; take --dtype float32")
@@ -143,17 +143,17 @@ def upscale_picture(
         sr = sr.mean(1, keepdim=True)
     alpha = None
     if picture.alpha is not None:
-        alpha = _to_pixels(imresize(_to_tensor(picture.alpha), scale), picture.alpha.dtype)
-    return Picture(_to_pixels(sr, picture.colour.dtype), alpha, picture.profile)
+        alpha = to_pixels(imresize(to_tensor(picture.alpha), scale), picture.alpha.dtype)
+    return Picture(to_pixels(sr, picture.colour.dtype), alpha, picture.profile)
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray) -> Tensor:
     """(H, W, C) uint8 or uint16 -> (1, C, H, W) in [0, 1]."""
     scaled = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
 
 
-def _to_pixels(image: Tensor, dtype: np.dtype) -> np.ndarray:
+def to_pixels(image: Tensor, dtype: np.dtype) -> np.ndarray:
     """(1, C, H, W) -> (H, W, C), clipped and rounded."""
     return (image[0].clamp(0, 1) * np.iinfo(dtype).max).round_().permute(1, 2, 0).numpy().astype(dtype)
 
@@ -187,7 +187,12 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
     return [(source, output / name.with_name(f"{name.stem}.{suffix}")) for source, name in unique.items()]
 
 
-def _device(name: str, dtype: str) -> torch.device:
+def find_device(name: str, dtype: str = "float32") -> torch.device:
+    """Device of this name; `auto` is CUDA where there is one.
+
+    Raises:
+        OptionError: it is not there, or cannot compute in `dtype`.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mrda_arch import DEN, MLN, RDAN, MRDAKernelNet, MRDANet
 from mrda_arch.arch_util import Upscaler
-from mrda_arch.rdan_arch import DAConv, RDAConv, depthwise_per_sample
+from mrda_arch.rdan_arch import DAConv, RDAConv, depthwise_per_sample, modulation_maps
 from mrda_utils.complexity import count_mult_adds, count_parameters
 from mrda_utils.resize import imresize
 
@@ -232,3 +232,29 @@ def test_the_layout_in_memory_changes_nothing_but_rounding(monkeypatch, cond_ch)
     plain_sr, plain_grads = run()
     torch.testing.assert_close(sr, plain_sr, rtol=0, atol=1e-12)
     torch.testing.assert_close(grads, plain_grads, rtol=1e-9, atol=1e-9)
+
+
+def test_modulation_maps_are_those_that_each_rda_conv_multiplies_by():
+    net = MRDANet(**TOY).eval()
+    with torch.no_grad():
+        for block in net.rdan.blocks:
+            block.rda1.modulation.bias.fill_(50)  # so M is 1 there, by the sigmoid
+        lq = torch.rand(1, 3, 9, 7)
+        maps = modulation_maps(net, lq)
+        assert maps.shape == (4, 9, 7)
+        assert torch.equal(maps[0::2], torch.ones(2, 9, 7))
+        assert 0 < maps[1::2].min() < maps[1::2].max() < 1
+        torch.testing.assert_close(maps, modulation_maps(net.rdan, lq, net.den(lq)))
+
+        rdan, block = net.rdan, net.rdan.blocks[0]  # the second map by hand
+        cond = rdan.compress(net.den(lq))
+        feat = F.leaky_relu(block.rda1(rdan.head(lq - rdan.mean), cond), 0.1)
+        feat = F.leaky_relu(block.conv1(feat), 0.1)
+        weight, bias = block.rda2.modulation.weight.flatten(), block.rda2.modulation.bias
+        torch.testing.assert_close(maps[1], torch.sigmoid(torch.einsum("chw,c->hw", feat[0], weight) + bias))
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+def test_a_network_without_rda_conv_has_no_modulation_maps():
+    with pytest.raises(ValueError, match="DEN has no RDA conv"):
+        modulation_maps(DEN(num_feat=4), torch.rand(1, 3, 8, 8))

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from statistics import fmean
 
@@ -179,23 +178,6 @@ def test_names_are_text_not_markup(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------- in a browser
-@pytest.fixture
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs Chromium and its driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    browser.implicitly_wait(5)
-    yield browser
-    browser.quit()
-
-
 def resize(browser, width, scheme="light"):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

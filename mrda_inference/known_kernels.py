@@ -1,0 +1,77 @@
+"""Which known blur kernels a photograph is nearest to, by its implicit degradation representation (IDR)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrda_data.degradation.classic import classic_degrade
+from mrda_data.degradation.kernels import task_kernel
+from mrda_data.images import to_tensor
+from mrda_data.protocols import protocol_cases
+from mrda_data.sources import BUNDLED, BundledSource
+from mrda_inference.tiling import Encode
+from mrda_utils.seeding import torch_generator
+
+SIDE = 72  # of the reference crops, LR pixels; four times as much fits into every bundled photograph
+KERNEL_SIZE = 21
+
+
+class KnownKernel(NamedTuple):
+    """An isotropic Gaussian kernel and what the network makes of photographs blurred by it."""
+
+    name: str
+    kernel: np.ndarray
+    """(21, 21), its sum is 1."""
+    idrs: Tensor
+    """(R, 4 w), one a reference photograph."""
+
+
+class Neighbour(NamedTuple):
+    """A known kernel beside a photograph."""
+
+    known: KnownKernel
+    angle: float
+    """Smallest one between the photograph's IDR and one of the kernel's, degrees: how alike their directions are."""
+
+
+def reference_crops(scale: int) -> Tensor:
+    """Centres of the bundled photographs, (R, 3, SIDE scale, SIDE scale) in [0, 1]."""
+    side, crops = SIDE * scale, []
+    for split in BUNDLED:
+        source = BundledSource(split)
+        for image in map(source.read, range(len(source.names))):
+            top, left = ((length - side) // 2 for length in image.shape[:2])
+            crops.append(to_tensor(image[top : top + side, left : left + side]))
+    return torch.stack(crops)
+
+
+def known_kernels(encode: Encode, scale: int) -> list[KnownKernel]:
+    """No blur and the Gaussian8 kernels, each with the IDRs of the bundled photographs degraded by it.
+
+    Args:
+        encode: of the network whose IDRs will be compared.
+        scale: its factor.
+    """
+    crops = reference_crops(scale)
+    found = []
+    for case in protocol_cases("bicubic", scale) + protocol_cases("gaussian8", scale):
+        lq = classic_degrade(crops, case.task, scale, KERNEL_SIZE, torch_generator(0, "known kernels"))
+        name = f"width {case.task['sigma_x']:.2f}" if case.task["sigma_x"] else "no blur"
+        found.append(KnownKernel(name, task_kernel(case.task, KERNEL_SIZE).numpy(), encode(lq).float().cpu()))
+    return found
+
+
+def nearest(known: list[KnownKernel], idr: Tensor, count: int = 3) -> list[Neighbour]:
+    """The `count` kernels whose IDRs have the smallest angle to one IDR (1, 4 w), the nearest first."""
+    neighbours = [Neighbour(kernel, float(_angles(kernel.idrs, idr.cpu()).min())) for kernel in known]
+    return sorted(neighbours, key=lambda neighbour: neighbour.angle)[:count]
+
+
+def _angles(a: Tensor, b: Tensor) -> Tensor:
+    """Angles between the rows of (R, D) and (1, D), degrees; by the chord, exact for small ones too."""
+    a, b = (torch.nn.functional.normalize(x.double()) for x in (a, b))
+    return torch.rad2deg(2 * torch.asin(((a - b).norm(dim=1) / 2).clamp(max=1)))
