@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import mrda_loss  # noqa: F401  (registers what option files name)
 from mrda_arch import MLN, MRDANet
-from mrda_arch.rdan_arch import RDAConv
+from mrda_arch.rdan_arch import RDAConv, modulation_maps
 from mrda_data import BenchmarkDataset
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError
@@ -285,28 +285,6 @@ class Modulation(NamedTuple):
     """Spearman's, with the standard deviation of luma in 5x5 LR pixels."""
 
 
-def modulation_maps(net: MRDANet, lq: Tensor) -> Tensor:
-    """M of every RDA conv (K, h, w) for one image (1, 3, h, w) (paper Eq. 9).
-
-    Raises:
-        OptionError: the network has no RDA conv.
-    """
-    maps: list[Tensor] = []
-
-    def keep(module: RDAConv, inputs: tuple[Tensor, Tensor]) -> None:
-        maps.append(torch.sigmoid(module.modulation(inputs[0]))[0, 0])
-
-    hooks = [m.register_forward_pre_hook(keep) for m in net.modules() if isinstance(m, RDAConv)]
-    try:
-        net(lq)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not maps:
-        raise OptionError("network_g: it has no RDAM, so there is no modulation map")
-    return torch.stack(maps).float()
-
-
 def texture(lq: Tensor, size: int = 5) -> np.ndarray:
     """Standard deviation (h, w) of luma in a window around each pixel of (1, 3, h, w)."""
     luma = (lq[0].cpu() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).double().numpy()
@@ -319,6 +297,8 @@ def draw_rdam(setting: Setting, args: argparse.Namespace) -> None:
     net, scale = setting.networks.student, setting.opt["scale"]
     if net is None:
         raise OptionError(f"-opt {args.opt}: network_g is missing, whose maps are drawn")
+    if not any(isinstance(module, RDAConv) for module in net.modules()):
+        raise OptionError(f"-opt {args.opt}: network_g has no RDAM, so there is no modulation map")
     if args.width <= 0:
         raise OptionError(f"--width {args.width}: must be positive")
     task = {"sigma_x": args.width, "sigma_y": args.width, "theta": 0.0, "noise_sigma_255": 0.0}
@@ -330,7 +310,7 @@ def draw_rdam(setting: Setting, args: argparse.Namespace) -> None:
         image = torch.from_numpy(source.read(source.names.index(name))).permute(2, 0, 1).float()[None] / 255
         gt = image[..., : image.shape[-2] // scale * scale, : image.shape[-1] // scale * scale]
         lq = classic_degrade(gt, task, scale, KERNEL_SIZE, torch_generator(0, "rdam"))
-        maps, detail = modulation_maps(net, lq.to(setting.device)).cpu().numpy(), texture(lq)
+        maps, detail = modulation_maps(net, lq.to(setting.device)).float().cpu().numpy(), texture(lq)
         for number, found in enumerate(maps, 1):
             correlation = float(spearmanr(found.ravel(), detail.ravel()).statistic)
             rows.append(Modulation(name, number, float(found.mean()), float(found.std()), correlation))

@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mrda_arch import MLN, MRDANet
+from mrda_arch import MLN
 from mrda_data.degradation.classic import classic_degrade
 from mrda_model.adaptation import Adaptation, adapt
 from mrda_utils.errors import UserError
@@ -112,25 +112,6 @@ def test_neighbours_tell_separate_clusters_and_guess_otherwise():
     content = np.tile(rng.normal(size=(50, 8)), (4, 1)) + 1e-3 * noise
     mixed = rng.permutation(200)  # else contiguous folds would hold them out as well
     assert figures.neighbour_accuracy(content[mixed], labels[mixed], groups[mixed]) == pytest.approx(0.25, abs=0.1)
-
-
-def test_modulation_maps_are_those_that_the_network_multiplies_by():
-    net = MRDANet(num_feat=4, num_block=2, den_feat=2).eval()
-    lq = torch.rand(1, 3, 9, 7)
-    with torch.no_grad():
-        maps = figures.modulation_maps(net, lq)
-        assert maps.shape == (4, 9, 7)
-        cond = net.rdan.compress(net.den(lq))
-        feat = net.rdan.head(lq - net.rdan.mean)
-        for number, block in enumerate(net.rdan.blocks):
-            x = feat
-            for half, (rda, conv) in enumerate(((block.rda1, block.conv1), (block.rda2, block.conv2))):
-                weight, bias = rda.modulation.weight[0, :, 0, 0], rda.modulation.bias
-                by_hand = torch.sigmoid(torch.einsum("c,chw->hw", weight, x[0]) + bias)
-                torch.testing.assert_close(maps[2 * number + half], by_hand)
-                x = torch.nn.functional.leaky_relu(rda(x, cond), 0.1)
-                x = conv(x) if half else torch.nn.functional.leaky_relu(conv(x), 0.1)
-            feat = x + feat
 
 
 def test_maps_are_drawn_and_compared_with_texture(draw):
