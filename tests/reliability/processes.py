@@ -107,5 +107,8 @@ def assert_nothing_lost(run: Path, whole: Path) -> None:
     files = [path.relative_to(whole) for kind in ("*.pth", "*.state") for path in sorted(whole.rglob(kind))]
     assert any("latest" in file.name for file in files)
     for file in files:
-        assert alike(checkpoint.load(run / file), checkpoint.load(whole / file)), file
+        contents = [checkpoint.load(folder / file) for folder in (run, whole)]
+        if "optimizers" in contents[0]:  # their settings come from the option file, the moments from the state
+            contents = [{**c, "optimizers": [o["state"] for o in c["optimizers"]]} for c in contents]
+        assert alike(*contents), file
     assert not list(run.rglob("*.tmp"))
