@@ -148,7 +148,7 @@ def test_a_mistake_is_one_message_without_traceback_and_leaves_nothing(demo, tmp
 
 def test_without_weights_test_py_says_which_command_makes_them(tmp_path):
     missing = f"path:pretrain_network_g={tmp_path}/experiments/train_student_x4/models/net_g_latest.pth"
-    done = run(ROOT / "test.py", "-opt", ROOT / "options/test_gaussian8.yml", "--force_yml", missing)
+    done = run(ROOT / "test.py", "-opt", ROOT / "options/test_gaussian8_x4.yml", "--force_yml", missing)
     assert done.returncode == 2
     assert "run 'python train.py -opt options/train_student_x4.yml' first" in done.stderr
     assert "Traceback" not in done.stderr

@@ -58,8 +58,8 @@ def test_every_network_that_restores_has_a_row(table):
 
 
 def test_the_papers_student_has_the_papers_columns(table):
-    opt = shrunk(ROOT / "options/test_gaussian8.yml")
-    full = yaml.safe_load((ROOT / "options/test_gaussian8.yml").read_text())
+    opt = shrunk(ROOT / "options/test_gaussian8_x4.yml")
+    full = yaml.safe_load((ROOT / "options/test_gaussian8_x4.yml").read_text())
     opt["network_g"] = full["network_g"]
     rows, _ = table(opt, "--lr_size", "18", "32", "--runs", "1")
     assert rows["network_g"][1] == "5.84"  # Table II

@@ -189,7 +189,7 @@ def test_at_full_size_names_and_shapes_are_the_documented_ones():
 def test_a_converted_student_runs_in_the_gaussian8_test_at_once(tmp_path):
     torch.save(released("student", 4, **FULL), tmp_path / "model.pt")
     from_official(tmp_path / "model.pt", tmp_path / "out.pth")
-    opt, _ = read_options(ROOT / "options/test_gaussian8.yml", False, [])
+    opt, _ = read_options(ROOT / "options/test_gaussian8_x4.yml", False, [])
     net = build_frozen(opt["network_g"], str(tmp_path / "out.pth"), "MRDAStudentModel", torch.device("cpu"))
     assert net.upscale == 4
     with pytest.raises(CheckpointError, match="weights of stage MRDAStudentModel, expected MRDATeacherModel"):
