@@ -6,7 +6,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
@@ -63,14 +63,14 @@ def save(content: dict[str, Any], path: Path) -> None:
             raise error.__context__ or error from None  # torch covers the file system's answer with one of its own
 
 
-def _check_sums(path: str | Path) -> None:
+def _check_sums(file: BinaryIO) -> None:
     """Compare the CRC-32 of each record with its content: torch.save writes them, torch.load does not look at them.
 
     A file of the time before zip, or with all of them zero (torch.serialization.set_crc32_options), has none.
     """
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         if any(record.CRC for record in archive.infolist()) and archive.testzip():
             raise zipfile.BadZipFile
 
@@ -146,15 +146,19 @@ def load(path: str | Path) -> dict[str, Any]:
     if Path(path).suffix == ".safetensors":
         return _load_safetensors(path)
     try:
-        pickle_scan.scan(path)
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file = Path(path).open("rb")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except pickle_scan.RefusedError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a damaged or hostile file makes of the reader
-        raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
+    with file:
+        try:
+            pickle_scan.scan(path)
+            _check_sums(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle_scan.RefusedError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except Exception as error:  # whatever a damaged or hostile file makes of the reader
+            raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
     return content
