@@ -22,6 +22,7 @@ demo-real: $(READY)
 	$(PY) test.py -opt options/demo_real/test_x4.yml
 
 test: $(READY)
+	$(PY) -m pytest --openvino tests/inference tests/scripts/test_export_onnx.py
 	$(PY) -m pytest
 
 lint: $(READY)

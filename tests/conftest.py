@@ -11,10 +11,17 @@ from mrda_utils import compat  # noqa: F401  (before anything imports BasicSR)
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
+    parser.addoption("--openvino", action="store_true", help="run the tests marked openvino, and no others")
     parser.addoption("--soak-minutes", type=float, default=3, help="length of the slow test that watches memory")
 
 
 def pytest_collection_modifyitems(config, items):
+    # in a process of their own: after OpenVINO has computed in a process that has used LMDB and forked, the next
+    # subprocess ends it with a segmentation fault
+    alone = config.getoption("--openvino")
+    others = [item for item in items if (item.get_closest_marker("openvino") is not None) != alone]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
     if not config.getoption("--runslow"):
         for item in items:
             if "slow" in item.keywords:

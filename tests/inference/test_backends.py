@@ -20,7 +20,7 @@ DIRECT = {**TOY, "upsampler": "pixelshuffledirect", "global_residual": True}
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
-@pytest.fixture(params=PACKAGES)
+@pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.openvino)])
 def backend(request):
     """Name of a backend that is installed."""
     pytest.importorskip("onnx")
@@ -93,6 +93,7 @@ def test_a_result_outlives_the_next_one(backend):
     assert torch.equal(first, kept)
 
 
+@pytest.mark.openvino
 def test_openvino_in_bfloat16_is_close_and_keeps_the_bicubic_base_exact():
     pytest.importorskip("onnx")
     pytest.importorskip("openvino")

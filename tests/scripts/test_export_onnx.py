@@ -24,7 +24,7 @@ def openvino_runner(path):
     return lambda inputs: compiled(inputs, share_outputs=False)[0]
 
 
-@pytest.mark.parametrize("runner", [onnxruntime_runner, openvino_runner])
+@pytest.mark.parametrize("runner", [onnxruntime_runner, pytest.param(openvino_runner, marks=pytest.mark.openvino)])
 @pytest.mark.parametrize(
     "options", [{"upscale": 3}, {"upsampler": "pixelshuffledirect", "global_residual": True}], ids=["chain", "direct"]
 )
