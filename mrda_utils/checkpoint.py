@@ -221,9 +221,9 @@ def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
     Raises:
         CheckpointError: what is written there makes no sense.
     """
-    origin = content.get("mrda")
-    if not isinstance(origin, dict):
+    if "mrda" not in content:
         return None
+    origin = content["mrda"] if isinstance(content["mrda"], dict) else {}
     stage, scale, degradation = (origin.get(key) for key in Provenance._fields)
     texts = [text for text in (stage, degradation) if text is not None]
     if (

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -24,16 +22,14 @@ class Marks:
 
 
 def degraded(degradation_per, samples, images_per_task=2):
-    model = SimpleNamespace(
-        opt={
-            "manual_seed": 0,
-            "degradation_per": degradation_per,
-            "datasets": {"train": {"images_per_task": images_per_task}},
-        },
-        device=torch.device("cpu"),
-        degradation=Marks(),
-    )
-    StageModel.feed_data(model, {"gt": torch.zeros(len(samples), 3, 4, 4), "sample": torch.tensor(samples)})
+    model = object.__new__(StageModel)
+    model.opt = {
+        "manual_seed": 0,
+        "degradation_per": degradation_per,
+        "datasets": {"train": {"images_per_task": images_per_task}},
+    }
+    model.device, model.degradation = torch.device("cpu"), Marks()
+    model.feed_data({"gt": torch.zeros(len(samples), 3, 4, 4), "sample": torch.tensor(samples)})
     return model
 
 
