@@ -50,6 +50,7 @@ def scan(path: str | Path) -> None:
                 raise RefusedError("compressed, or parts that overlap; torch.save writes neither")
             for part in parts:
                 if part.filename.lower().endswith(".pkl"):
+                    part.CRC = None  # sums are no matter here; old files have zeros
                     with archive.open(part) as pickle:
                         _scan_pickle(pickle)
 

@@ -173,7 +173,7 @@ class One(torch.utils.data.Dataset):
     """A test set of one item."""
 
     def __init__(self, lq, gt):
-        self.opt, self.item = {"name": "X"}, {"lq": lq, "gt": gt, "lq_path": "a.png", "kernel": "k"}
+        self.opt, self.item = {"name": "X", "scale": 4}, {"lq": lq, "gt": gt, "lq_path": "a.png", "kernel": "k"}
 
     def __len__(self):
         return 1
@@ -226,7 +226,7 @@ def strict(text: str):
 
 def test_psnr_of_equal_images_is_infinite_and_the_report_stays_json(tmp_path):
     assert measure(network_restorer(lambda lq: torch.full((1, 3, 32, 32), 0.5))) == float("inf")
-    write_json({("X", "M", "psnr"): float("inf"), ("X", "M", "ssim"): 0.5}, "x", "0", {}, tmp_path / "metrics.json")
+    write_json({("X", "M", "psnr"): float("inf"), ("X", "M", "ssim"): 0.5}, {}, "x", "0", {}, tmp_path / "metrics.json")
     content = strict((tmp_path / "metrics.json").read_text())
     assert [entry["value"] for entry in content["means"]] == ["inf", 0.5]
     record(tmp_path, "validation", 1, psnr=float("inf"), ssim=0.5)
