@@ -54,7 +54,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--backend",
         choices=["torch", "onnx", "openvino"],
         default="torch",
-        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install 'mrda[openvino]'",
+        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install '.[openvino]'",
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")

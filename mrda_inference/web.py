@@ -120,7 +120,7 @@ def import_gradio() -> ModuleType:
     try:
         import gradio
     except ImportError as error:
-        raise UserError("gradio is not installed; pip install 'mrda[web]', in a clone pip install '.[web]'") from error
+        raise UserError("gradio is not installed; pip install '.[web]'") from error
     return gradio
 
 

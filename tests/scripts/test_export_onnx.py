@@ -63,7 +63,7 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "mrda_inference.onnx_graphs", raising=False)
         patch.setitem(sys.modules, "onnx", None)
-        with pytest.raises(UserError, match=r"onnx is not installed; pip install 'mrda\[onnx\]'"):
+        with pytest.raises(UserError, match=r"onnx is not installed; pip install '\.\[onnx\]'"):
             main(["-i", str(tmp_path / "toy.safetensors"), "-o", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     pytest.importorskip("onnx")
