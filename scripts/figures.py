@@ -3,6 +3,7 @@
     python scripts/figures.py idr -opt options/demo/test_gaussian8_x4.yml --baseline experiments/.../net_g_latest.pth
     python scripts/figures.py rdam -opt options/demo/test_gaussian8_x4.yml
     python scripts/figures.py adaptation -opt options/demo/test_gaussian8_x4.yml --mln bicubic=experiments/...pth
+    python scripts/figures.py steps --values results/ablation/values.csv
 
 The photographs are the bundled ones unless --images names a folder; docs/figures.md says what each figure shows.
 """
@@ -10,6 +11,8 @@ The photographs are the bundled ones unless --images names a folder; docs/figure
 from __future__ import annotations
 
 import argparse
+import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +78,10 @@ def main(argv: list[str] | None = None) -> None:
     for name, (draw, about) in FIGURES.items():
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(draw=draw)
+        if name == "steps":
+            command.add_argument("--values", type=Path, required=True, help="values.csv that scripts/ablation.py wrote")
+            command.add_argument("-o", "--output", type=Path, help="by default the folder of --values")
+            continue
         command.add_argument("-opt", required=True, help="a test's option file")
         command.add_argument("--images", default="bundled:test", help="folder of HR images")
         command.add_argument("-o", "--output", type=Path, help="by default results/<name of the test>_figures")
@@ -90,9 +97,8 @@ def main(argv: list[str] | None = None) -> None:
             command.add_argument("--width", type=float, default=2.6, help="of the Gaussian blur, HR pixels")
     args = parser.parse_args(argv)
     pyplot()  # before any work
-    setting = read_setting(args)
     with torch.no_grad():
-        args.draw(setting, args)
+        args.draw(args)
 
 
 def pyplot() -> ModuleType:
@@ -229,8 +235,9 @@ def neighbour_accuracy(idrs: np.ndarray, labels: np.ndarray, groups: np.ndarray)
     )
 
 
-def draw_idr(setting: Setting, args: argparse.Namespace) -> None:
+def draw_idr(args: argparse.Namespace) -> None:
     """A picture for widths, anisotropic kernels and noise levels; idr.csv and idr_accuracy.csv."""
+    setting = read_setting(args)
     scale = setting.opt["scale"]
     if args.crop % scale or args.crop <= KERNEL_SIZE // 2:
         raise OptionError(f"--crop {args.crop}: it must be a multiple of scale {scale} and above {KERNEL_SIZE // 2}")
@@ -292,8 +299,9 @@ def texture(lq: Tensor, size: int = 5) -> np.ndarray:
     return np.sqrt(variance.clip(0))
 
 
-def draw_rdam(setting: Setting, args: argparse.Namespace) -> None:
+def draw_rdam(args: argparse.Namespace) -> None:
     """HR image, mean map and last map, a column an image; rdam.csv."""
+    setting = read_setting(args)
     net, scale = setting.networks.student, setting.opt["scale"]
     if net is None:
         raise OptionError(f"-opt {args.opt}: network_g is missing, whose maps are drawn")
@@ -352,8 +360,9 @@ def mlns(setting: Setting, named: list[str]) -> dict[str, MLN]:
     return found
 
 
-def draw_adaptation(setting: Setting, args: argparse.Namespace) -> None:
+def draw_adaptation(args: argparse.Namespace) -> None:
     """PSNR on Gaussian8 over the steps of adaptation: MLNs, teacher and, constant, student; adaptation.csv."""
+    setting = read_setting(args)
     networks, scale = setting.networks, setting.opt["scale"]
     if min(args.steps) < 0 or len(set(args.steps)) < len(args.steps):
         raise OptionError(f"--steps {' '.join(map(str, args.steps))}: numbers from 0, each once")
@@ -392,10 +401,48 @@ def draw_adaptation(setting: Setting, args: argparse.Namespace) -> None:
     write_csv(curves, Curve._fields, setting.output / "adaptation.csv")
 
 
+def trained_curves(path: Path) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """PSNR of the rows NAME-nSTEPS in a values.csv of scripts/ablation.py: test set, NAME, steps, one value a seed.
+
+    Raises:
+        UserError: no such file, not such a table, or one without such rows.
+    """
+    found: dict[str, dict[str, dict[int, list[float]]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if match := re.fullmatch(r"(.+)-n(\d+)", row["row"]):
+                    lines = found.setdefault(row["dataset"], {})
+                    lines.setdefault(match[1], {}).setdefault(int(match[2]), []).append(float(row["psnr"]))
+    except OSError as error:
+        raise UserError(f"--values {path}: cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--values {path}: not a values.csv of scripts/ablation.py ({error})") from error
+    if not found:
+        raise UserError(f"--values {path}: none of the rows T2-n1 ... S3-n7; scripts/ablation.py trains them")
+    return found
+
+
+def draw_steps(args: argparse.Namespace) -> None:
+    """PSNR over the steps of adaptation that networks were trained with: a panel a test set, a line a network."""
+    path = ROOT / args.values
+    found = trained_curves(path)
+    plot, axes = pyplot().subplots(1, len(found), figsize=(5 * len(found), 4), squeeze=False, layout="constrained")
+    for axis, (dataset, lines) in zip(axes[0], found.items(), strict=True):
+        for name, line in lines.items():
+            steps = sorted(line)
+            spread = [float(np.std(line[n], ddof=1)) if len(line[n]) > 1 else 0.0 for n in steps]
+            axis.errorbar(steps, [np.mean(line[n]) for n in steps], spread, marker="o", capsize=3, label=name)
+        axis.set(xlabel="steps of adaptation", ylabel="PSNR on Y, dB", title=dataset)
+        axis.legend()
+    save(plot, ROOT / (args.output or path.parent) / "adaptation_trained.png")
+
+
 FIGURES = {
     "idr": (draw_idr, "representations in t-SNE's plane, and how well neighbours tell the degradation (Fig. 7, 8)"),
     "rdam": (draw_rdam, "modulation maps of the student (Fig. 10)"),
-    "adaptation": (draw_adaptation, "PSNR over the steps of adaptation (Fig. 9)"),
+    "adaptation": (draw_adaptation, "PSNR over the steps of adaptation of one teacher (Fig. 9a)"),
+    "steps": (draw_steps, "PSNR over the steps that teacher and student were trained with (Fig. 9b)"),
 }
 
 if __name__ == "__main__":

@@ -186,3 +186,30 @@ def test_without_matplotlib_the_extra_is_named(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install '\.\[plots\]'"):
         draw("rdam")
+
+
+def test_networks_trained_with_other_steps_are_a_line_each(tmp_path):
+    lines = ["table,row,run,seed,dataset,column,psnr", "Table V,T2,teacher,0,Set5,PSNR,9.0"]
+    for seed, row, psnr in [(0, "T2-n5", 30.0), (0, "T2-n1", 29.0), (1, "T2-n5", 31.0), (0, "S3-n5", 28.0)]:
+        lines.append(f"Fig. 9b,{row},run,{seed},Set5,PSNR,{psnr}")
+    path = tmp_path / "values.csv"
+    path.write_text("\n".join(lines))
+    assert figures.trained_curves(path) == {"Set5": {"T2": {5: [30.0, 31.0], 1: [29.0]}, "S3": {5: [28.0]}}}
+    figures.main(["steps", "--values", str(path)])
+    assert is_png(tmp_path / "adaptation_trained.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"values\.csv: cannot be read"),
+        ("row,dataset\nT2-n1,Set5", r"not a values\.csv of scripts/ablation\.py"),
+        ("row,dataset,psnr\nT2,Set5,3.0", "none of the rows T2-n1"),
+    ],
+)
+def test_a_table_without_trained_steps_is_told_in_one_line(tmp_path, text, message):
+    path = tmp_path / "values.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        figures.main(["steps", "--values", str(path)])
