@@ -36,13 +36,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, problem, document.start_mark)
         return document
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):  # merged keys (<<) were put among them
-            keys = Counter(self.construct_object(key, deep=True) for key, _ in node.value)
-            twice = keys.most_common(1)[0][0]
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} stands twice", node.start_mark)
-        return mapping
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # as written: what << brings comes later, and may be overridden
+        keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for (_, key), count in keys.items():
+            if count > 1:
+                raise yaml.composer.ComposerError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return node
 
     def construct_yaml_int(self, node: yaml.Node) -> int:
         if len(self.construct_scalar(node)) > _MAX_DIGITS:

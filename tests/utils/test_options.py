@@ -56,6 +56,7 @@ def test_bad_yaml_is_refused_and_not_executed(text, message, tmp_path, monkeypat
 
 def test_merge_keys_are_plain_yaml():
     assert parse_yaml("a: &a {x: 1}\nb:\n  <<: *a\n  y: 2", "x")["b"] == {"x": 1, "y": 2}
+    assert parse_yaml("a: &a {x: 1, y: 1}\nb: &b\n  <<: *a\n  y: 2\nc: {<<: *b, x: 3}", "x")["c"] == {"x": 3, "y": 2}
 
 
 def changed(*entries):
