@@ -120,6 +120,11 @@ def _explain(error: ValidationError) -> list[str]:
         where = _where(item["loc"])
         if item["type"] == "missing":
             lines.append(f"{where}: missing")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{where}.type: missing")
+        elif item["type"] == "union_tag_invalid":
+            tag, known = item["ctx"]["tag"], re.findall("'(.+?)'", item["ctx"]["expected_tags"])
+            lines.append(f"{where}.type: {tag!r}, {did_you_mean(tag, known)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             shown = "" if item["type"] == "value_error" else f"{reprlib.repr(item['input'])}: "
