@@ -35,7 +35,7 @@ class Neighbour(NamedTuple):
 
     known: KnownKernel
     angle: float
-    """Smallest one between the photograph's IDR and one of the kernel's, degrees: how alike their directions are."""
+    """Between the photograph's IDR and the kernel's, mean over its references, degrees."""
 
 
 def reference_crops(scale: int) -> Tensor:
@@ -66,8 +66,11 @@ def known_kernels(encode: Encode, scale: int) -> list[KnownKernel]:
 
 
 def nearest(known: list[KnownKernel], idr: Tensor, count: int = 3) -> list[Neighbour]:
-    """The `count` kernels whose IDRs have the smallest angle to one IDR (1, 4 w), the nearest first."""
-    neighbours = [Neighbour(kernel, float(_angles(kernel.idrs, idr.cpu()).min())) for kernel in known]
+    """The `count` kernels whose IDRs have the smallest mean angle to one IDR (1, 4 w), the nearest first.
+
+    The mean, since the nearest single reference often is another kernel's on a photograph that looks alike.
+    """
+    neighbours = [Neighbour(kernel, float(_angles(kernel.idrs, idr.cpu()).mean())) for kernel in known]
     return sorted(neighbours, key=lambda neighbour: neighbour.angle)[:count]
 
 
