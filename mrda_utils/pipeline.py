@@ -142,12 +142,13 @@ def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
     folder = Path(run.opt["path"]["run"])
     try:
         found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+        found -= {entry.name for entry in folder.glob(".*.tmp")}  # of a process that was killed
         if found and not found & {f"{run.opt['name']}.yml", "events.jsonl", "training_states"}:
             raise UserError(f"path.experiments_root: {folder} holds other things than a training; choose another name")
         if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
             _archive(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.rglob(".*.tmp"):  # of a process that was killed
+        for left_over in folder.rglob(".*.tmp"):
             left_over.unlink()
         _abandon_newer_states(folder / "training_states", first_step)
     except OSError as error:

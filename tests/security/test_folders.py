@@ -22,6 +22,14 @@ def test_a_training_moves_no_folder_that_is_none_of_its_runs(tmp_path):
     assert not list(tmp_path.glob("Documents_archived*"))
 
 
+def test_what_a_killed_training_began_to_write_is_no_folder_of_others(tmp_path):
+    opt = stage_options("mln_bicubic", tmp_path, path__experiments_root=str(tmp_path))
+    folder = tmp_path / opt["name"]
+    folder.mkdir()
+    (folder / f".{opt['name']}.yml.123.tmp").write_text("name: ")
+    assert not list(train(opt, "--auto_resume").rglob(".*.tmp"))
+
+
 def test_a_test_overwrites_no_folder_that_is_none_of_its_reports(run, tmp_path):  # noqa: F811
     folder = tmp_path / "results/thesis"
     (folder / "panels").mkdir(parents=True)
