@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -36,11 +37,15 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def noted_signals() -> Iterator[None]:
-    """Note SIGINT and SIGTERM instead of dying of them."""
+    """Note SIGINT and SIGTERM instead of dying of them; a second Ctrl-C takes the loader's workers with it."""
     _received.clear()
     earlier = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # Python's exit asks by SIGTERM and waits; one that has just begun would only note it
+        raise
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -83,3 +85,16 @@ def test_a_signal_during_validation_ends_it_and_the_resumed_run_validates_first(
     opt["datasets"]["val"].update(max_images=1, max_side=48)
     train(opt, "--auto_resume")
     assert [e["iter"] for e in events(run_folder(opt)) if e["event"] == "validation"] == [4, 6]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_workers_that_have_just_begun():
+    """A worker notes SIGTERM, like its parent, until it has handlers of its own; Python's exit would wait for ever."""
+    program = """
+import multiprocessing, time
+from mrda_utils.signals import noted_signals
+with noted_signals():
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
+    raise KeyboardInterrupt
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
