@@ -145,11 +145,11 @@ def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
         found -= {entry.name for entry in folder.glob(".*.tmp")}  # of a process that was killed
         if found and not found & {f"{run.opt['name']}.yml", "events.jsonl", "training_states"}:
             raise UserError(f"path.experiments_root: {folder} holds other things than a training; choose another name")
-        if folder.exists() and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
-            _archive(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.rglob(".*.tmp"):
             left_over.unlink()
+        if found and (state_path is None or state_path.parent.parent.resolve() != folder.resolve()):
+            _archive(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         _abandon_newer_states(folder / "training_states", first_step)
     except OSError as error:
         raise UserError(f"path.experiments_root: {folder} cannot be written ({error})") from error
