@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Typ
 
 from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_utils.options import OptionError, parse_yaml
-from mrda_utils.schema import Section
+from mrda_utils.schema.fields import Section
 from mrda_utils.seeding import torch_generator
 
 REALESRGAN_CASES = 8

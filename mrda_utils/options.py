@@ -13,7 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from mrda_utils.errors import UserError
-from mrda_utils.schema import STAGES, TestOptions, did_you_mean
+from mrda_utils.schema.fields import did_you_mean
+from mrda_utils.schema.stages import STAGES, TestOptions
 
 
 class OptionError(UserError):

@@ -43,7 +43,8 @@ from mrda_utils.files import write_text
 from mrda_utils.options import OptionError, force, parse_yaml, validate
 from mrda_utils.pipeline import train_pipeline
 from mrda_utils.report import write_csv
-from mrda_utils.schema import Count, DataRoot, Name, Section, did_you_mean
+from mrda_utils.schema.fields import Count, Name, Section, did_you_mean
+from mrda_utils.schema.sections import DataRoot
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4

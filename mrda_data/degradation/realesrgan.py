@@ -19,7 +19,7 @@ from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
 from mrda_data.degradation.sharpen import usm_sharpen
-from mrda_utils.schema import RealESRGAN
+from mrda_utils.schema.degradation import RealESRGAN
 
 MODES = ("area", "bilinear", "bicubic")
 SMALLEST_KERNEL = 7
@@ -43,8 +43,8 @@ class RealESRGANDegradation:
 
     Args:
         scale: downsampling factor.
-        options: the option file's `degradation` section, see `mrda_utils.schema.RealESRGAN`; the published values are
-            the defaults.
+        options: the option file's `degradation` section, see
+            `mrda_utils.schema.degradation.RealESRGAN`; the published values are the defaults.
     """
 
     def __init__(self, *, scale: int, **options: Any) -> None:

@@ -13,7 +13,7 @@ from mrda_data.degradation.classic import classic_degrade
 from mrda_data.degradation.kernels import gaussian_kernel, task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases, read_protocols
 from mrda_utils.options import OptionError
-from mrda_utils.schema import BenchmarkSet
+from mrda_utils.schema.sections import BenchmarkSet
 
 # (sigma_x, sigma_y, degrees); the first as DASR's and CDFormer's tables print them
 NINE = {

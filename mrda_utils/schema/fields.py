@@ -1,0 +1,74 @@
+"""What every section is made of: a mapping that refuses unknown keys, and types with limits."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def did_you_mean(key: str, known: list[str]) -> str:
+    """Advice on an unknown key: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+class Section(BaseModel):
+    """A mapping in which an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}, {did_you_mean(str(key), list(cls.model_fields))}")
+        return data
+
+
+def _ordered(pair: list[float]) -> list[float]:
+    if not 0 <= pair[0] <= pair[1]:
+        raise ValueError(f"{pair} is no range: it needs 0 <= low <= high")
+    return pair
+
+
+def _around_one(pair: list[float]) -> list[float]:
+    if not pair[0] <= 1 <= pair[1]:
+        raise ValueError(f"{pair} must contain 1")
+    return pair
+
+
+def _whole(probabilities: list[float]) -> list[float]:
+    if not math.isclose(sum(probabilities), 1, abs_tol=1e-6):
+        raise ValueError(f"{probabilities} must sum to 1, not {sum(probabilities):g}")
+    return probabilities
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"{value} is even")
+    return value
+
+
+LARGEST_WIDTH = 1024  # of a network: channels, blocks
+LARGEST_NETWORK = 2**30  # parameters, 4 GiB
+LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
+
+Count = Annotated[int, Ge(1)]
+Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
+PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
+RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
+ResizeRange = Annotated[
+    list[Annotated[float, Gt(0), Le(16)]], Len(2, 2), AfterValidator(_ordered), AfterValidator(_around_one)
+]
+QualityRange = Annotated[list[Annotated[float, Ge(1), Lt(100)]], Len(2, 2), AfterValidator(_ordered)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
+KernelSize = Annotated[int, Ge(3), Le(255), AfterValidator(_odd)]
+LargestKernel = Annotated[int, Ge(7), Le(255), AfterValidator(_odd)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+MethodName = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=100)]
