@@ -75,7 +75,7 @@ def measure(repeats: int) -> list[dict]:
     run = sides(net, lq)
     products = {name: gemm(dtype) for name, dtype in DTYPES.items()}
     seconds = interleaved({**run, **{f"gemm {name}": product for name, (product, _) in products.items()}}, repeats)
-    reference, work = run["plain"](), count_mult_adds(net, HEIGHT, WIDTH)
+    reference, work = run["plain"](), count_mult_adds(net, [(1, 3, HEIGHT, WIDTH)])
     rows = [{"side": "plain", "seconds": seconds["plain"]}]
     for name, upscaling in run.items():
         if name == "plain":

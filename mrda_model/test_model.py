@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -13,7 +11,7 @@ from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen, freeze
 from mrda_model.evaluation import Restorer, bicubic_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
-from mrda_utils.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_channels
+from mrda_utils.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
 from mrda_utils.options import OptionError
 
 
@@ -32,22 +30,22 @@ class MRDATestModel(BaseModel):
         if "network_g" in opt:
             student = build_frozen(opt["network_g"], path["pretrain_network_g"], "MRDAStudentModel", self.device)
             self.restorers["Student"] = network_restorer(student)
-            self.complexity["Student"] = _complexity(student)
+            self.complexity["Student"] = _complexity(student, opt["network_g"])
         if "network_t" in opt:
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
             self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
-            self.complexity["Teacher (oracle)"] = _complexity(teacher, input_channels(opt["network_t"]))
+            self.complexity["Teacher (oracle)"] = _complexity(teacher, opt["network_t"])
             self.oracles.add("Teacher (oracle)")
 
     def _add_baseline(self, name: str, baseline: dict) -> None:
         network_opt = baseline["network"]
         net = build_network(network_opt)
         load_network(net, baseline["path"], baseline["param_key"])
-        net, multiple = freeze(net.to(self.device)), lr_multiple(network_opt)
-        self.restorers[name] = network_restorer(net, multiple)
+        net = freeze(net.to(self.device))
+        self.restorers[name] = network_restorer(net, lr_multiple(network_opt))
         try:
-            self.complexity[name] = _complexity(net, multiple=multiple)
+            self.complexity[name] = _complexity(net, network_opt)
         except RuntimeError as error:  # values that a constructor accepts and that do not go together
             reason = str(error).splitlines()[0]
             raise OptionError(f"baselines.{name}.network: does not run on an RGB image ({reason})") from error
@@ -59,6 +57,7 @@ def lr_multiple(network_opt: dict) -> int:
     return network_opt.get("window_size", unshuffle)
 
 
-def _complexity(net: nn.Module, channels: Sequence[int] = (3,), multiple: int = 1) -> Complexity:
-    height, width = (side + -side % multiple for side in LR_SIZE)
-    return Complexity(count_parameters(net), count_mult_adds(net, height, width, channels))
+def _complexity(net: nn.Module, network_opt: dict) -> Complexity:
+    multiple = lr_multiple(network_opt)
+    shapes = input_shapes(network_opt, *(side + -side % multiple for side in LR_SIZE))
+    return Complexity(count_parameters(net), count_mult_adds(net, shapes))

@@ -33,46 +33,43 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def input_channels(network_opt: dict) -> tuple[int, ...]:
-    """Channels of what a network is called with: the LR image and, for a teacher, MLN's feature map."""
+def input_shapes(network_opt: dict, height: int, width: int) -> list[tuple[int, ...]]:
+    """Shapes of what a network is called with: an LR image and, where it needs one, MLN's feature map or the kernel."""
     image = network_opt.get("num_in_ch", network_opt.get("in_chans", 3))
+    lq = (1, image, height, width)
+    if network_opt["type"] == "MRDAKernelNet":
+        return [lq, (1, *[network_opt["kernel_size"]] * 2)]
     cond = network_opt.get("den_in_ch", image)
-    return (image,) if cond == image else (image, cond)
+    return [lq] if cond == image else [lq, (1, cond, height, width)]
 
 
 @torch.no_grad()
-def count_mult_adds(net: nn.Module, height: int = 180, width: int = 320, channels: Sequence[int] = (3,)) -> int:
+def count_mult_adds(net: nn.Module, shapes: Sequence[tuple[int, ...]] = ((1, 3, *LR_SIZE),)) -> int:
     """Multiply-adds of convolutions (dynamic ones included), linear layers and attention, without computing them.
 
     Args:
-        net: called with a (1, channels[i], height, width) tensor for each of `channels`; left untouched.
-        height: of the LR image; 180x320 is the size of the paper's Tables II and IV.
-        width: of the LR image.
-        channels: see `input_channels`.
+        net: called with a tensor of each of `shapes`; left untouched.
+        shapes: see `input_shapes`; an RGB image of 180x320, the size of the paper's Tables II and IV, by default.
     """
     # shapes are all that is needed: the meta device has them without data; a copy, since some networks keep tensors
     # of their last input
     net = deepcopy(net).to("meta")
     with FlopCounterMode(display=False) as counter:
-        net(*(torch.empty(1, number, height, width, device="meta") for number in channels))
+        net(*(torch.empty(shape, device="meta") for shape in shapes))
     return counter.get_total_flops() // 2
 
 
 @torch.no_grad()
-def runtime(
-    net: nn.Module, device: torch.device, height: int, width: int, channels: Sequence[int] = (3,), runs: int = 5
-) -> float:
+def runtime(net: nn.Module, device: torch.device, shapes: Sequence[tuple[int, ...]], runs: int = 5) -> float:
     """Median seconds of `runs` forward passes on one LR image, after one that does not count.
 
     Args:
         net: on `device`, in evaluation mode.
         device: waited for before the clock is read.
-        height: of the LR image.
-        width: of the LR image.
-        channels: see `input_channels`.
+        shapes: see `input_shapes`.
         runs: how many are timed.
     """
-    inputs = [torch.rand(1, number, height, width, device=device) for number in channels]
+    inputs = [torch.rand(shape, device=device) for shape in shapes]
     return median([timed(lambda: net(*inputs), device)[1] for _ in range(runs + 1)][1:])
 
 

@@ -15,7 +15,7 @@ from basicsr.archs import build_network
 from tabulate import tabulate
 
 from mrda_model.test_model import lr_multiple
-from mrda_utils.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_channels, runtime
+from mrda_utils.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_shapes, runtime
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
 from mrda_utils.options import OptionError, read_options
@@ -34,11 +34,11 @@ def networks(opt: dict) -> dict[str, dict]:
 
 def measure(name: str, network_opt: dict, height: int, width: int, device: torch.device, runs: int) -> list:
     """A row of the table; weights are random, which costs the same."""
-    channels, multiple = input_channels(network_opt), lr_multiple(network_opt)
-    height, width = (side + -side % multiple for side in (height, width))
+    multiple = lr_multiple(network_opt)
+    shapes = input_shapes(network_opt, *(side + -side % multiple for side in (height, width)))
     net = build_network(network_opt).eval().to(device)
-    mult_adds = count_mult_adds(net, height, width, channels)
-    milliseconds = 1000 * runtime(net, device, height, width, channels, runs)
+    mult_adds = count_mult_adds(net, shapes)
+    milliseconds = 1000 * runtime(net, device, shapes, runs)
     return [name, network_opt["type"], count_parameters(net) / 1e6, mult_adds / 1e9, milliseconds]
 
 

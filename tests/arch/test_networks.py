@@ -39,7 +39,7 @@ def test_mult_adds_at_180x320(net, giga):
 
 
 def test_mult_adds_of_one_layer_by_hand():
-    assert count_mult_adds(torch.nn.Conv2d(3, 5, 3, padding=1), 10, 20) == 10 * 20 * 3 * 5 * 9
+    assert count_mult_adds(torch.nn.Conv2d(3, 5, 3, padding=1), [(1, 3, 10, 20)]) == 10 * 20 * 3 * 5 * 9
 
 
 @pytest.mark.parametrize("upscale", [2, 3, 4])

@@ -9,7 +9,7 @@ import yaml
 from basicsr.archs import build_network
 
 from mrda_utils import complexity
-from mrda_utils.complexity import count_mult_adds, count_parameters, device_name, input_channels, runtime
+from mrda_utils.complexity import count_mult_adds, count_parameters, device_name, input_shapes, runtime
 from mrda_utils.errors import UserError
 from scripts.complexity import main
 from tests.model.conftest import SIZE, shrunk
@@ -51,10 +51,27 @@ def test_every_network_that_restores_has_a_row(table):
         net = build_network(opt[section])
         assert rows[section][0] == opt[section]["type"]
         assert float(rows[section][1]) == pytest.approx(count_parameters(net) / 1e6, abs=0.005)
-        expected = count_mult_adds(net, 10, 12, input_channels(opt[section])) / 1e9
+        expected = count_mult_adds(net, input_shapes(opt[section], 10, 12)) / 1e9
         assert float(rows[section][2]) == pytest.approx(expected, abs=0.005)
         assert float(rows[section][3]) > 0
     assert "LR 10x12, x4; time: median of 2 runs on " + device_name(torch.device("cpu")) in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "options").glob("train_*_x4.yml")), ids=lambda path: path.stem)
+def test_the_networks_of_every_stage_are_measured(table, path):
+    opt = shrunk(path)
+    rows, _ = table(opt, "--lr_size", "8", "8", "--runs", "1")
+    assert rows.keys() >= {name for name in ("network_g", "network_t", "network_mln") if name in opt}
+
+
+def test_the_kernel_of_a_network_that_is_told_it_costs_its_linear_layers():
+    opt = {"type": "MRDAKernelNet", **SIZE, "kernel_size": 5}
+    assert input_shapes(opt, 8, 9) == [(1, 3, 8, 9), (1, 5, 5)]
+    net, width = build_network(opt), 4 * SIZE["den_feat"]
+    more = count_mult_adds(net, input_shapes(opt, 8, 9)) - count_mult_adds(
+        build_network({**opt, "kernel_size": 3}), [(1, 3, 8, 9), (1, 3, 3)]
+    )
+    assert more == (5**2 - 3**2) * width
 
 
 def test_the_papers_student_has_the_papers_columns(table):
@@ -86,14 +103,14 @@ def test_the_time_is_the_median_after_a_warm_up(monkeypatch):
         assert (lq.shape, cond.shape) == ((1, 3, 6, 7), (1, 5, 6, 7))
         now[0] += next(costs)
 
-    assert runtime(net, torch.device("cpu"), 6, 7, (3, 5)) == 3.0
+    assert runtime(net, torch.device("cpu"), [(1, 3, 6, 7), (1, 5, 6, 7)]) == 3.0
 
 
 def test_a_teacher_is_counted_with_what_its_den_reads():
     net_opt = {"type": "MRDANet", **SIZE, "den_in_ch": 5}
     net, student = build_network(net_opt), build_network({**net_opt, "den_in_ch": 3})
-    assert input_channels(net_opt) == (3, 5)
-    more = count_mult_adds(net, 8, 9, (3, 5)) - count_mult_adds(student, 8, 9)
+    assert input_shapes(net_opt, 8, 9) == [(1, 3, 8, 9), (1, 5, 8, 9)]
+    more = count_mult_adds(net, [(1, 3, 8, 9), (1, 5, 8, 9)]) - count_mult_adds(student, [(1, 3, 8, 9)])
     assert more == 8 * 9 * (5 - 3) * SIZE["den_feat"] * 9  # DEN's first convolution
 
 
@@ -108,7 +125,7 @@ def test_counting_leaves_a_network_as_it_was():
     lq = torch.rand(1, 3, 8, 8)
     with torch.no_grad():
         before = net(lq)
-        assert count_mult_adds(net, 8, 8) > 0
+        assert count_mult_adds(net, [(1, 3, 8, 8)]) > 0
         assert torch.equal(net(lq), before)
 
 
@@ -118,7 +135,7 @@ def test_mult_adds_of_attention_by_hand():
             tokens = x.flatten(2).transpose(1, 2)  # (1, 20, 3)
             return (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
 
-    assert count_mult_adds(Attention(), 4, 5) == 2 * 20 * 20 * 3
+    assert count_mult_adds(Attention(), [(1, 3, 4, 5)]) == 2 * 20 * 20 * 3
 
 
 def test_the_cpu_is_named_with_its_threads():
