@@ -1,6 +1,6 @@
 """Plain against fast: adaptation of MLN, and the training steps that consist of it mostly.
 
-    python benchmarks/adaptation.py                  # the table of the gates
+    python benchmarks/adaptation.py                  # the table
     python benchmarks/adaptation.py --sweep          # how the cost of adaptation grows
     python benchmarks/adaptation.py --json out.json
 
@@ -162,7 +162,7 @@ def status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def gates(repeats: int) -> list[dict]:
+def compare(repeats: int) -> list[dict]:
     """Every case: seconds, ratio, peak memory, share of the GEMM rate."""
     rows = []
     for case, (_, dtype, wanted) in CASES.items():
@@ -212,7 +212,7 @@ def main() -> None:
         return
     machine = describe()
     print(machine)  # noqa: T201
-    rows = sweep(args.repeats) if args.sweep else gates(args.repeats)
+    rows = sweep(args.repeats) if args.sweep else compare(args.repeats)
     print_rows(rows)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
