@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
             measure(options[row.run, seed], dataset, root, table.protocol, output), table
         ).items()
     ]
-    report(tables, values, output)
+    report(plan.tables, [*earlier(output / "values.csv"), *values], output)
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan
@@ -290,6 +290,14 @@ def columns(rows: list[Row], table: Table) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------------------------------------------- the tables
+def earlier(path: Path) -> list[Value]:
+    """What earlier calls measured, from the values.csv that they left."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Value(**{**row, "seed": int(row["seed"]), "psnr": float(row["psnr"])}) for row in csv.DictReader(file)]
+
+
 def summaries(values: list[Value]) -> list[dict]:
     """Mean, standard deviation (of one more run, ddof 1; None for a single seed) and number of seeds of each cell."""
     cells = defaultdict(list)
@@ -310,24 +318,36 @@ def markdown(title: str, table: Table, cells: list[dict]) -> str:
     """A table as Markdown: ours for each test set, then the paper's."""
     own = [cell for cell in cells if cell["table"] == title]
     names = list(dict.fromkeys(cell["column"] for cell in own))
+    counts = sorted({cell["seeds"] for cell in own})
     places = list(dict.fromkeys((cell["dataset"], cell["column"]) for cell in own))
     lines = []
     for label, row in table.rows.items():
-        found = {(cell["dataset"], cell["column"]): cell for cell in own if cell["row"] == label}
-        ours = [f"{c['mean']:.2f}" + (f" ± {c['std']:.2f}" if c["seeds"] > 1 else "") for c in map(found.get, places)]
+        found = {
+            (cell["dataset"], cell["column"]): f"{cell['mean']:.2f}" + (f" ± {cell['std']:.2f}" if cell["std"] else "")
+            for cell in own
+            if cell["row"] == label
+        }
+        if not found:
+            continue
+        ours = [found.get(place, "-") for place in places]
         paper = [f"{value:.2f}" for value in row.paper] or ["-"] * len(names)
         lines.append([label, row.about, *ours, *paper])
     heads = [*places, *((f"{table.paper_set} (paper)", name) for name in names)]
     headers = ["", "", *(where if name == "PSNR" else f"{where}, {name}" for where, name in heads)]
-    seeds = max(cell["seeds"] for cell in own)
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     note = f"{title}, x{SCALE}, {table.protocol}, PSNR on Y in dB; ours: mean ± standard deviation over {seeds} seed(s)"
     return f"{note}\n\n{tabulate(lines, headers, tablefmt='github', disable_numparse=True)}"
 
 
 def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
-    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter."""
+    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter.
+
+    Of two values of one run and column the later one counts.
+    """
+    values = list({value[:-1]: value for value in values}.values())
     cells = summaries(values)
-    text = "\n\n".join(markdown(title, table, cells) for title, table in tables.items())
+    measured = {cell["table"] for cell in cells}
+    text = "\n\n".join(markdown(title, table, cells) for title, table in tables.items() if title in measured)
     write_csv(values, Value._fields, output / "values.csv")
     write_text(json.dumps(cells, indent=2) + "\n", output / "summary.json")
     write_text(text + "\n", output / "tables.md")

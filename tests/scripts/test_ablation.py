@@ -138,7 +138,7 @@ def test_a_complete_run_is_not_repeated_and_an_interrupted_one_goes_on(tiny, tmp
     before = (out / "values.csv").read_text()
     stamp = (run / "models/net_g_latest.pth").stat().st_mtime_ns
     capsys.readouterr()
-    tiny("T1", "S6")
+    tiny("T1")
     assert "tiny_baseline_s0: complete" in capsys.readouterr().out
     assert (run / "models/net_g_latest.pth").stat().st_mtime_ns == stamp
 
@@ -153,6 +153,21 @@ def test_a_complete_run_is_not_repeated_and_an_interrupted_one_goes_on(tiny, tmp
         ("end", 2),
     ]
     assert (out / "values.csv").read_text() == before
+
+
+def test_rows_and_seeds_of_earlier_calls_stay_in_the_tables(tiny):
+    tiny("T1", "--seeds", "0", "1")
+    out = tiny("T3")
+    tiny("T1", "--seeds", "1", "2")
+    values = [(v["row"], v["seed"]) for v in read_csv(out / "values.csv")]
+    assert values == [("T1", "0"), ("T1", "1"), ("T3", "0"), ("T1", "2")]
+    assert [(cell["row"], cell["seeds"]) for cell in json.loads((out / "summary.json").read_text())] == [
+        ("T1", 3),
+        ("T3", 1),
+    ]
+    lines = (out / "tables.md").read_text().splitlines()
+    assert "over 1 to 3 seed(s)" in lines[0]
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["T1", "T3"]
 
 
 def test_a_run_with_other_options_is_refused_and_kept(tiny, tmp_path):
