@@ -48,6 +48,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "browser": ["gradio>=6", "selenium"],  # tests that drive the pages; they need chromium and its driver too
         "onnx": ["onnx", "onnxruntime"],
         "openvino": ["onnx", "openvino>=2024"],
         "plots": ["matplotlib"],

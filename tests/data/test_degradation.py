@@ -78,7 +78,7 @@ def test_equal_generators_give_equal_tasks_and_bytes(degradation):
 
 def test_draws_are_uniform_over_their_ranges():
     degradation = AnisotropicDegradation(scale=4, **ANISO)
-    tasks = [degradation.sample(torch_generator(0, "task", i)) for i in range(2000)]
+    tasks = [degradation.sample(torch_generator(0, "task", i)) for i in range(10_000)]
     for key, low, high in (("sigma_x", 0.2, 4), ("sigma_y", 0.2, 4), ("theta", 0, math.pi), ("noise_sigma_255", 0, 25)):
         values = [task[key] for task in tasks]
         assert scipy.stats.kstest(values, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
