@@ -60,17 +60,9 @@ def count_mult_adds(net: nn.Module, shapes: Sequence[tuple[int, ...]] = ((1, 3, 
 
 
 @torch.no_grad()
-def runtime(net: nn.Module, device: torch.device, shapes: Sequence[tuple[int, ...]], runs: int = 5) -> float:
-    """Median seconds of `runs` forward passes on one LR image, after one that does not count.
-
-    Args:
-        net: on `device`, in evaluation mode.
-        device: waited for before the clock is read.
-        shapes: see `input_shapes`.
-        runs: how many are timed.
-    """
-    inputs = [torch.rand(shape, device=device) for shape in shapes]
-    return median([timed(lambda: net(*inputs), device)[1] for _ in range(runs + 1)][1:])
+def runtime(work: Callable[[], object], device: torch.device, runs: int = 5) -> float:
+    """Median seconds of `runs` calls, after one that does not count; the clock waits for `device`."""
+    return median([timed(work, device)[1] for _ in range(runs + 1)][1:])
 
 
 def timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:

@@ -14,6 +14,9 @@ import torch
 from basicsr.archs import build_network
 from tabulate import tabulate
 
+from mrda_model.adaptation import Adaptation
+from mrda_model.base_model import freeze
+from mrda_model.evaluation import teacher_oracle
 from mrda_model.test_model import lr_multiple
 from mrda_utils.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_shapes, runtime
 from mrda_utils.distributed import start
@@ -33,13 +36,24 @@ def networks(opt: dict) -> dict[str, dict]:
 
 
 def measure(name: str, network_opt: dict, height: int, width: int, device: torch.device, runs: int) -> list:
-    """A row of the table; weights are random, which costs the same."""
+    """A network's row of the table; weights are random, which costs the same."""
     multiple = lr_multiple(network_opt)
     shapes = input_shapes(network_opt, *(side + -side % multiple for side in (height, width)))
     net = build_network(network_opt).eval().to(device)
     mult_adds = count_mult_adds(net, shapes)
-    milliseconds = 1000 * runtime(net, device, shapes, runs)
-    return [name, network_opt["type"], count_parameters(net) / 1e6, mult_adds / 1e9, milliseconds]
+    inputs = [torch.rand(shape, device=device) for shape in shapes]
+    seconds = runtime(lambda: net(*inputs), device, runs)
+    return [name, network_opt["type"], count_parameters(net) / 1e6, mult_adds / 1e9, 1000 * seconds]
+
+
+def measure_oracle(opt: dict, height: int, width: int, device: torch.device, runs: int) -> list:
+    """The row of the teacher together with MLN's adaptation to the image, as in the paper's Table V."""
+    nets = (build_network(opt[key]) for key in ("network_t" if "network_t" in opt else "network_g", "network_mln"))
+    teacher, mln = (freeze(net.to(device)) for net in nets)
+    restore = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
+    lq, gt = (torch.rand(1, 3, factor * height, factor * width, device=device) for factor in (1, opt["scale"]))
+    seconds = runtime(lambda: restore(lq, gt), device, runs)
+    return ["oracle", "adaptation + teacher", count_parameters(teacher) / 1e6, None, 1000 * seconds]
 
 
 def main() -> None:
@@ -55,11 +69,13 @@ def main() -> None:
     opt, _ = read_options(args.opt, None, args.force_yml)
     device = start("none", opt["device"], timeout=1).device
     rows = [measure(name, net, *args.lr_size, device, args.runs) for name, net in networks(opt).items()]
-    print(tabulate(rows, HEADERS, floatfmt=("", "", ".2f", ".2f", ".2f")))  # noqa: T201
+    if "network_mln" in opt:
+        rows.append(measure_oracle(opt, *args.lr_size, device, args.runs))
+    print(tabulate(rows, HEADERS, floatfmt=("", "", ".2f", ".2f", ".2f"), missingval="-"))  # noqa: T201
     height, width = args.lr_size
     print(  # noqa: T201
         f"\nLR {height}x{width}, x{opt['scale']}; time: median of {args.runs} runs on {device_name(device)}, "
-        f"torch {torch.__version__}; MLN without adaptation"
+        f"torch {torch.__version__}; MLN and teacher without adaptation but in the oracle's row"
     )
 
 
