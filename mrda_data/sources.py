@@ -43,21 +43,32 @@ class ImageSource(Protocol):
         """Return image `index` as (H, W, 3) uint8 RGB."""
 
 
-class FolderSource:
-    """All images below a folder, sorted by their path; read from disk each time.
+def image_names(folder: str | Path) -> list[str]:
+    """Names of all images below a folder, POSIX and relative, sorted; any that a file system holds.
 
     Raises:
         ImageError: no folder of this name, or no image in it.
     """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = sorted(path.relative_to(root).as_posix() for path in found)
+    if not names:
+        raise ImageError(f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)")
+    return names
+
+
+class FolderSource:
+    """All images below a folder, sorted by their path; read from disk each time.
+
+    Raises:
+        ImageError: no folder of this name, no image in it, or one whose name is none (see `check_name`).
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise ImageError(f"{folder}: no such folder")
-        found = (p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        self.names = sorted(check_name(p.relative_to(self.folder).as_posix(), folder) for p in found)
-        if not self.names:
-            raise ImageError(f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)")
+        self.names = [check_name(name, folder) for name in image_names(folder)]
 
     def read(self, index: int) -> np.ndarray:
         """Decode image `index`."""

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from mrda_arch import MRDANet, network_from_file
 from mrda_data.images import SUFFIXES, ImageError
-from mrda_data.sources import FolderSource
+from mrda_data.sources import image_names
 from mrda_inference.backends import backend_functions
 from mrda_inference.image_file import LONGEST_SIDE, Picture, check_target, read_picture, write_picture
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions, upscale
 from mrda_utils.checkpoint import CheckpointError
-from mrda_utils.errors import UserError, is_out_of_memory, run
+from mrda_utils.errors import UNPRINTABLE, UserError, is_out_of_memory, run
 from mrda_utils.options import OptionError
 from mrda_utils.resize import imresize
 from mrda_utils.shipped import PREFIX, shipped_weights
@@ -94,6 +94,8 @@ def upscale_files(argv: list[str] | None = None) -> int:
     written: dict[Path, Path] = {}
     for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
         try:
+            if UNPRINTABLE.search(str(target.relative_to(args.output))):
+                raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
             if target in written:
                 raise ImageError(f"{source}: {target} is already that of {written[target]}; rename one of them")
             written[target] = source
@@ -171,7 +173,7 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
         path = Path(pattern)
         if path.is_dir():
             inside = output.resolve()
-            own = [name for name in FolderSource(path).names if inside not in (path / name).resolve().parents]
+            own = [name for name in image_names(path) if inside not in (path / name).resolve().parents]
             if output.resolve() == path.resolve():
                 raise OptionError(f"-o {output}: is the input folder; choose another")
             found += [(path / name, Path(name)) for name in own]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_one_bad_file_does_not_stop_a_folder_and_the_exit_code_says_so(folder, c
     captured = capsys.readouterr()
     assert "error: photos/0_bad.png: cannot be decoded" in captured.err
     assert "2 upscaled, 0 left as they were, 1 failed" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"Caf\xe9.jpg", r"Caf\udce9.jpg"), (b"x\ny.png", r"x\ny.png"), (b"\x1b[2J/z.png", r"\x1b[2J/z.png")],
+)
+def test_a_name_that_is_none_does_not_stop_a_folder_either(folder, capsys, name, shown):
+    bad = Path("photos", os.fsdecode(name))
+    bad.parent.mkdir(exist_ok=True)
+    Image.open("photos/a.png").convert("RGB").save(bad)
+    assert upscaled("-i", "photos", "-o", "out") == 1
+    assert outputs("out") == ["a.png", "sub/b.png"]
+    captured = capsys.readouterr()
+    assert f"error: 'photos/{shown}': control characters or no UTF-8 in the name; rename it\n" in captured.err
+    assert "2 upscaled, 0 left as they were, 1 failed" in captured.out
+    assert upscaled("-i", str(bad), "-o", "renamed.png") == 0
 
 
 def test_two_inputs_of_one_output_are_told(folder, capsys):
