@@ -168,13 +168,13 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
         return [(Path(patterns[0]), output)]
     if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
         raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
+    inside = output.resolve()  # what an earlier run wrote is no input
     found: list[tuple[Path, Path]] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            inside = output.resolve()
             own = [name for name in image_names(path) if inside not in (path / name).resolve().parents]
-            if output.resolve() == path.resolve():
+            if inside == path.resolve():
                 raise OptionError(f"-o {output}: is the input folder; choose another")
             found += [(path / name, Path(name)) for name in own]
         elif path.is_file():
@@ -184,7 +184,8 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
             images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
             if not images:
                 raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
-            found += [(match, Path(match.name)) for match in images]
+            own = [match for match in images if inside not in match.resolve().parents]
+            found += [(match, Path(match.name)) for match in own or images]  # `*.jpg` beside its outputs: all
     unique = dict(found)  # a file named twice is upscaled once
     return [(source, output / name.with_name(f"{name.stem}.{suffix}")) for source, name in unique.items()]
 

@@ -135,10 +135,20 @@ def test_an_input_is_never_overwritten(folder, capsys):
     assert Path("photos/a.png").read_bytes() == before
 
 
-def test_outputs_inside_the_input_folder_are_no_inputs(folder):
-    assert upscaled("-i", "photos", "-o", "photos/x4") == 0
-    assert upscaled("-i", "photos", "-o", "photos/x4", "--overwrite") == 0
-    assert outputs("photos/x4") == ["a.png", "sub/b.png"]
+@pytest.mark.parametrize(("inputs", "expected"), [("photos", "sub/b.png"), ("photos/**/*.png", "b.png")])
+def test_outputs_inside_the_input_folder_are_no_inputs(folder, inputs, expected):
+    assert upscaled("-i", inputs, "-o", "photos/x4") == 0
+    assert upscaled("-i", inputs, "-o", "photos/x4", "--overwrite") == 0
+    assert outputs("photos/x4") == ["a.png", expected]
+    with Image.open("photos/x4/a.png") as image:
+        assert image.size == (36, 48)
+
+
+def test_what_is_named_or_alone_matches_is_an_input_wherever_it_lies(folder):
+    Image.open("photos/a.png").save("photos/c.jpg")
+    assert upscaled("-i", "photos/*.jpg", "-o", "photos") == 0
+    assert upscaled("-i", "photos/c.png", "-o", "photos", "--format", "webp") == 0
+    assert outputs("photos") == ["a.png", "c.jpg", "c.png", "c.webp", "sub/b.png"]
 
 
 def test_an_image_for_which_memory_is_short_is_passed_over(folder, capsys, monkeypatch):
