@@ -45,7 +45,7 @@ def backend_functions(
         dtype: float32; `openvino` takes bfloat16 too, where the CPU has it; the bicubic base stays in float32.
 
     Raises:
-        UserError: the backend is not installed.
+        UserError: the backend is not installed, or the network's modulation is not `rdam`.
         ValueError: it does not compute in `dtype`.
     """
     if dtype not in PRECISIONS[backend]:

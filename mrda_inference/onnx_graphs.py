@@ -18,6 +18,7 @@ from mrda_arch.arch_util import NEGATIVE_SLOPE
 from mrda_arch.collapse import MIN_SIDE, SIZE, CollapsedUpscaler, collapse_upscaler
 from mrda_arch.den_arch import DEN
 from mrda_arch.rdan_arch import RDAN, RDAConv
+from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
 OPSET, IR_VERSION = 17, 8  # of onnxruntime 1.12 (2022) and later
@@ -106,7 +107,13 @@ def onnx_graphs(net: MRDANet) -> tuple[ModelProto, ModelProto]:
     Returns:
         encode: `lq` (1, 3, height, width) in [0, 1] -> `idr` (1, 4 den_feat).
         restore: `lq`, `idr` -> `sr` (1, 3, upscale height, upscale width), not clipped.
+
+    Raises:
+        UserError: the network's modulation is not `rdam`.
     """
+    modulation = net.hyper_parameters(net.state_dict())["modulation"]
+    if modulation != "rdam":
+        raise UserError(f"modulation: {modulation}; only networks with rdam become ONNX graphs, take --backend torch")
     net = collapse_upscaler(deepcopy(net).cpu().float())
     lq, idr = [1, 3, "height", "width"], [1, net.den.mlp[-1].out_features]
     sr = [1, 3, f"{net.upscale}*height", f"{net.upscale}*width"]

@@ -72,7 +72,13 @@ def examiner(net: MRDANet, device: torch.device) -> Callable[[Path], Examined]:
     """What examines image files with one student; known kernels are represented once, here.
 
     The function that it returns raises ImageError for a file that cannot be read or has more than MOST_PIXELS pixels.
+
+    Raises:
+        UserError: the network's modulation is not `rdam`.
     """
+    modulation = net.hyper_parameters(net.state_dict())["modulation"]
+    if modulation != "rdam":
+        raise UserError(f"modulation: {modulation}; the page shows the maps of rdam, take mrda-upscale --backend torch")
     encode, restore = network_functions(net, device)
     rdan, known = net.rdan.to(device), known_kernels(encode, net.upscale)
 

@@ -133,6 +133,16 @@ def test_too_small_an_image_is_told(folder, backend, capsys):
     assert upscaled("-o", "out", "--device", "cpu") == 0
 
 
+@pytest.mark.parametrize("modulation", ["da", "da_vanilla"])
+def test_a_modulation_that_has_no_graph_is_told(folder, backend, modulation):
+    save_file(network(**TOY, modulation=modulation).state_dict(), "toy.safetensors")
+    message = rf"^modulation: {modulation}; only networks with rdam become ONNX graphs, take --backend torch$"
+    with pytest.raises(UserError, match=message):
+        upscaled("-o", "out", "--backend", backend)
+    assert not Path("out").exists()
+    assert upscaled("-o", "out", "--device", "cpu") == 0
+
+
 @pytest.mark.parametrize(
     ("backend", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("openvino", "onnx")]
 )

@@ -91,6 +91,14 @@ def test_a_large_photograph_is_refused_before_it_is_decoded(tmp_path, monkeypatc
         examine(path)
 
 
+def test_a_network_without_maps_is_told_before_the_page_is_served(tmp_path):
+    pytest.importorskip("gradio")
+    net = MRDANet(num_feat=8, num_block=2, den_feat=4, modulation="da")
+    save_file(net.state_dict(), tmp_path / "toy.safetensors")
+    with pytest.raises(UserError, match=r"^modulation: da; the page shows the maps of rdam, take mrda-upscale"):
+        web.serve(["--weights", str(tmp_path / "toy.safetensors"), "--device", "cpu"])
+
+
 def test_without_gradio_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"gradio is not installed; pip install"):

@@ -67,5 +67,9 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch):
             main(["-i", str(tmp_path / "toy.safetensors"), "-o", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     pytest.importorskip("onnx")
+    save_file(MRDANet(**TOY, modulation="da").state_dict(), tmp_path / "da.safetensors")
+    with pytest.raises(UserError, match="modulation: da; only networks with rdam"):
+        main(["-i", str(tmp_path / "da.safetensors"), "-o", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="cannot be written"):
         main(["-i", str(tmp_path / "toy.safetensors"), "-o", str(tmp_path / "toy.safetensors")])
