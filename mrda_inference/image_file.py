@@ -47,7 +47,7 @@ class _Header(NamedTuple):
     profile: bytes | None
 
 
-def _read_header(path: Path, most_pixels: int | None) -> _Header:
+def _read_header(path: Path) -> _Header:
     """Everything but the pixels.
 
     Raises:
@@ -58,7 +58,6 @@ def _read_header(path: Path, most_pixels: int | None) -> _Header:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                width, height = image.size
                 frames, is_tiff = getattr(image, "n_frames", 1), image.format == "TIFF"
                 is_shallow = is_tiff and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) <= 8
                 orientation = 1 if is_tiff else image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -70,8 +69,6 @@ def _read_header(path: Path, most_pixels: int | None) -> _Header:
         raise ImageError(f"{path}: does not exist") from error
     except Exception as error:  # whatever a damaged file makes of the reader
         raise ImageError(f"{path}: cannot be decoded; it is damaged or no image") from error
-    if most_pixels is not None and width * height > most_pixels:
-        raise ImageError(f"{path}: {width}x{height} pixels, at most {most_pixels:,d} are taken here; crop it")
     if frames > 1 and not is_mpo:
         raise ImageError(f"{path}: holds {frames} pictures; save each in a file of its own")
     if header.mode in NO_COLOUR_MODES:
@@ -90,15 +87,13 @@ def _decode_by_pillow(path: Path, mode: str) -> np.ndarray:
     return pixels[..., None] if kind == "L" else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
-def read_picture(path: Path, most_pixels: int | None = None) -> Picture:
+def read_picture(path: Path) -> Picture:
     """Read an image file; palettes are looked up, gray stays gray, orientation is applied.
-
-    One of more than `most_pixels` pixels is refused before it is decoded.
 
     Raises:
         ImageError: missing, damaged, no image, absurdly large, or of a kind that cannot be kept.
     """
-    header = _read_header(path, most_pixels)
+    header = _read_header(path)
     image = _decode_by_pillow(path, header.mode) if header.is_shallow_tiff else decode(read_file(path), path)
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: pixels of type {image.dtype}; convert the file to 8 or 16 bits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise, product
@@ -48,13 +49,20 @@ def network_functions(
     return encode, restore
 
 
+def centre(height: int, width: int, pixels: int, longest: int = sys.maxsize) -> tuple[slice, slice]:
+    """Rows and columns of the middle of an image: of its shape, with about `pixels` pixels or all if it has fewer.
+
+    A side of the part has at most `longest` pixels.
+    """
+    share = min(1.0, math.sqrt(pixels / (height * width)))
+    rows, columns = (min(max(1, int(side * share)), longest) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
+
+
 def idr_region(lq: Tensor) -> Tensor:
     """What the representation is computed from: the image, or of a huge one its centre, about IDR_PIXELS pixels."""
-    height, width = lq.shape[-2:]
-    share = min(1.0, math.sqrt(IDR_PIXELS / (height * width)))
-    rows, columns = (max(1, int(side * share)) for side in (height, width))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return lq[..., top : top + rows, left : left + columns]
+    return lq[(..., *centre(*lq.shape[-2:], IDR_PIXELS))]
 
 
 def spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:

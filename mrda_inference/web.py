@@ -26,13 +26,14 @@ from mrda_data.images import SUFFIXES
 from mrda_inference.command_line import DEFAULT_WEIGHTS, automatic_tile, find_device, student, to_pixels, to_tensor
 from mrda_inference.image_file import read_picture
 from mrda_inference.known_kernels import Neighbour, known_kernels, nearest
-from mrda_inference.tiling import OVERLAP, idr_region, network_functions, upscale
+from mrda_inference.tiling import OVERLAP, centre, idr_region, network_functions, upscale
 from mrda_utils.errors import UserError, is_out_of_memory, run
 from mrda_utils.options import OptionError
 from mrda_utils.page import picture_uri
 from mrda_utils.resize import imresize
 
-MOST_PIXELS = 2**19  # of a photograph: seconds to a minute on two cores
+MOST_PIXELS = 2**19  # that are worked on: seconds to a minute on two cores
+LONGEST = 4095  # side of what is worked on; four times as much fits into WebP
 MOST_BYTES = 2**25  # of its file
 WAITING = 8  # photographs, of which one at a time is worked on
 MAP_SHARE = 0.65  # of the colours in the heat map; the rest is the photograph
@@ -50,13 +51,14 @@ STYLE = """
 """
 INTRODUCTION = """
 # MRDA: blind super-resolution
-Drop a small photograph. The network reads off it how it was degraded, the implicit degradation representation (IDR),
-and enlarges it accordingly, {scale} times. Up to {pixels:,d} pixels; nothing leaves the machine that serves this page.
+Drop a photograph. The network reads off it how it was degraded, the implicit degradation representation (IDR), and
+enlarges it accordingly, {scale} times. Of more than {pixels:,d} pixels the central part is taken; nothing leaves the
+machine that serves this page.
 """
 
 
 class Examined(NamedTuple):
-    """What the page shows of one photograph."""
+    """What the page shows of one photograph, or of its central part if it is large."""
 
     before: np.ndarray
     """Bicubic upsampling, (scale h, scale w, 3) uint8 RGB."""
@@ -65,13 +67,15 @@ class Examined(NamedTuple):
     neighbours: list[Neighbour]
     modulation: np.ndarray
     """(h, w) in [0, 1]: mean over all RDA convs of their map M."""
+    sides: tuple[int, int]
+    """Height and width of the whole photograph."""
 
 
 # ------------------------------------------------------------------------------------------------------------ the work
 def examiner(net: MRDANet, device: torch.device) -> Callable[[Path], Examined]:
     """What examines image files with one student; known kernels are represented once, here.
 
-    The function that it returns raises ImageError for a file that cannot be read or has more than MOST_PIXELS pixels.
+    The function that it returns raises ImageError for a file that cannot be read.
 
     Raises:
         UserError: the network's modulation is not `rdam`.
@@ -86,13 +90,15 @@ def examiner(net: MRDANet, device: torch.device) -> Callable[[Path], Examined]:
         return modulation_maps(rdan, lq.to(device), idr).mean(0).expand(1, 3, -1, -1).cpu()
 
     def examine(path: Path) -> Examined:
-        lq = to_tensor(read_picture(path, MOST_PIXELS).colour).expand(1, 3, -1, -1)
+        whole = read_picture(path).colour
+        sides = whole.shape[:2]
+        lq = to_tensor(whole[centre(*sides, MOST_PIXELS, LONGEST)]).expand(1, 3, -1, -1)
         idr = encode(idr_region(lq))
         tile = automatic_tile(net, lq.shape[-2:], device, OVERLAP)
         sr = upscale(lq, lambda _: idr, restore, net.upscale, tile=tile)
         modulation = upscale(lq, lambda _: idr, mean_map, 1, tile=tile)
         before, after = (to_pixels(image, np.dtype(np.uint8)) for image in (imresize(lq, net.upscale), sr))
-        return Examined(before, after, nearest(known, idr), modulation[0, 0].numpy())
+        return Examined(before, after, nearest(known, idr), modulation[0, 0].numpy(), sides)
 
     return examine
 
@@ -164,11 +170,19 @@ def legend_html(values: np.ndarray) -> str:
     return f'<div class="legend">{values.min():.2f}<span></span>{values.max():.2f}<p>{note}</p></div>'
 
 
+def part_note(part: tuple[int, int], whole: tuple[int, int]) -> str:
+    """What is missing, if anything is; of both height and width."""
+    if part == whole:
+        return ""
+    sizes = (f"{width}x{height}" for height, width in (part, whole))
+    return "Only the central {} of {} pixels were taken; mrda-upscale takes whole photographs.".format(*sizes)
+
+
 def build_page(gradio: ModuleType, examine: Callable[[Path], Examined], scale: int) -> Any:
     """The page as gradio Blocks, not yet served."""
 
     def show(path: str | None) -> tuple:
-        nothing = None, "", None, ""
+        nothing = "", None, "", None, ""
         if path is None:
             return nothing
         try:
@@ -184,13 +198,15 @@ def build_page(gradio: ModuleType, examine: Callable[[Path], Examined], scale: i
             return nothing
         heat = heat_map(found.before, found.modulation)
         pictures = (found.before, found.after)
-        return pictures, kernels_html(found.neighbours), heat, legend_html(found.modulation)
+        note = part_note(found.modulation.shape, found.sides)
+        return note, pictures, kernels_html(found.neighbours), heat, legend_html(found.modulation)
 
     with gradio.Blocks(title="MRDA", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gradio.Markdown(INTRODUCTION.format(scale=scale, pixels=MOST_PIXELS))
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
                 photograph = gradio.File(label="Photograph", file_types=list(SUFFIXES), height=150)
+                note = gradio.Markdown(elem_id="part")
                 kernels = gradio.HTML(
                     label="Nearest known kernels, by the IDR", show_label=True, container=True, elem_id="kernels"
                 )
@@ -210,7 +226,7 @@ def build_page(gradio: ModuleType, examine: Callable[[Path], Examined], scale: i
                     max_height=800,
                     elem_id="before-after",
                 )
-        outputs = [slider, kernels, heat, legend]
+        outputs = [note, slider, kernels, heat, legend]
         photograph.change(show, photograph, outputs, concurrency_limit=1, show_progress_on=slider)
     return page.queue(max_size=WAITING)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import socket
@@ -21,9 +22,9 @@ from safetensors.torch import save_file
 from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
 from mrda_data.degradation.classic import classic_degrade
-from mrda_data.images import ImageError
 from mrda_inference import web
 from mrda_inference.known_kernels import known_kernels, nearest, reference_crops
+from mrda_inference.tiling import centre
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 from mrda_utils.seeding import torch_generator
@@ -82,13 +83,45 @@ def test_the_heat_map_has_the_photographs_size_and_is_brightest_where_the_value_
     assert np.unique(flat.reshape(-1, 3), axis=0).shape == (1, 3)
 
 
-def test_a_large_photograph_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    examine = web.examiner(network(), torch.device("cpu"))
-    path = tmp_path / "large.png"
-    Image.new("L", (1024, 513)).save(path)
-    monkeypatch.setattr("mrda_inference.image_file.decode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match=r"large\.png: 1024x513 pixels, at most 524,288 are taken"):
-        examine(path)
+@pytest.mark.parametrize(
+    ("pixels", "longest", "part"),
+    [
+        (3600, 72, np.s_[:, :]),
+        (2000, 72, np.s_[6:43, 9:62]),
+        (3600, 30, np.s_[10:40, 21:51]),
+        (3600, 60, np.s_[:, 6:66]),
+    ],
+)
+def test_of_a_large_photograph_the_central_part_is_taken(tmp_path, monkeypatch, pixels, longest, part):
+    monkeypatch.setattr(web, "known_kernels", lambda *_: [])
+    monkeypatch.setattr(web, "MOST_PIXELS", pixels)
+    monkeypatch.setattr(web, "LONGEST", longest)
+    photograph = reference_photograph(2.4)[:50]
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    found = web.examiner(network(), torch.device("cpu"))(tmp_path / "a.png")
+    lq = torch.from_numpy(photograph[part]).permute(2, 0, 1)[None] / 255
+    assert np.abs(found.after - (255 * network()(lq)[0].clamp(0, 1)).permute(1, 2, 0).numpy()).max() <= 0.51
+    assert found.before.shape == found.after.shape
+    assert (found.modulation.shape, found.sides) == (photograph[part].shape[:2], (50, 72))
+
+
+def test_a_phones_photograph_keeps_its_shape_and_the_page_names_both_sizes():
+    for whole in ((3024, 4032), (4032, 3024), (9000, 12000)):
+        rows, columns = centre(*whole, web.MOST_PIXELS, web.LONGEST)
+        part = rows.stop - rows.start, columns.stop - columns.start
+        assert 0.99 * web.MOST_PIXELS < math.prod(part) <= web.MOST_PIXELS == 524_288
+        assert part[1] / part[0] == pytest.approx(whole[1] / whole[0], rel=0.01)
+        assert abs(rows.start + rows.stop - whole[0]) <= 1
+        assert abs(columns.start + columns.stop - whole[1]) <= 1
+    note = "Only the central 836x627 of 4032x3024 pixels were taken; mrda-upscale takes whole photographs."
+    assert web.part_note((627, 836), (3024, 4032)) == note
+    assert web.part_note((627, 836), (627, 836)) == ""
+
+
+def test_the_largest_part_fits_into_the_pages_pictures():
+    rows, columns = centre(1, 1_000_000, web.MOST_PIXELS, web.LONGEST)
+    heat = np.zeros(((rows.stop - rows.start) * 4, (columns.stop - columns.start) * 4, 3), np.uint8)
+    Image.fromarray(heat).save(io.BytesIO(), "WEBP")
 
 
 def test_a_network_without_maps_is_told_before_the_page_is_served(tmp_path):
@@ -224,13 +257,14 @@ def test_a_photograph_dropped_on_the_page(address, browser, tmp_path):
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
     (tmp_path / "damaged.png").write_bytes((tmp_path / "photo.png").read_bytes()[:300])
-    Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
-    for name, message in (
-        ("damaged.png", "damaged.png: cannot be decoded; it is damaged or no image"),
-        ("large.png", "large.png: 2000x1000 pixels, at most 524,288 are taken here; crop it"),
-    ):
-        browser.get(address)
-        drop(tmp_path / name)
-        shown = wait_for(lambda: find("[data-testid=toast-body]").text)
-        assert message in shown
-        assert str(tmp_path) not in shown
+    browser.get(address)
+    drop(tmp_path / "damaged.png")
+    shown = wait_for(lambda: find("[data-testid=toast-body]").text)
+    assert "damaged.png: cannot be decoded; it is damaged or no image" in shown
+    assert str(tmp_path) not in shown
+
+    Image.new("RGB", (5000, 20)).save(tmp_path / "long.png")
+    browser.get(address)
+    drop(tmp_path / "long.png")
+    wait_for(lambda: browser.find_elements("css selector", "#kernels figure"))
+    assert find("#part").text.startswith("Only the central 4095x20 of 5000x20 pixels were taken; ")
