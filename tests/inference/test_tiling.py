@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
 
-from mrda_arch import MRDANet
+from mrda_arch import MRDANet, network_from_file
+from mrda_data.images import to_tensor
+from mrda_data.sources import BundledSource
 from mrda_inference import network_functions, tiling, upscale
-from mrda_inference.tiling import idr_region, shares, spans
+from mrda_inference.tiling import OVERLAP, idr_region, shares, spans
+from mrda_utils.shipped import shipped_weights
 
 TOY = {"num_feat": 6, "num_block": 2, "den_feat": 4}
 RADIUS = 1 + 2 * 4 + 1 + 3  # LR pixels that RDAN looks around one: head, blocks, body_tail; upscaler and bicubic base
@@ -73,6 +76,34 @@ def test_tiles_that_differ_pass_into_each_other_without_a_seam():
     assert out.min() == 0
     # from 0 to 1 over half the overlap, 8 LR pixels
     assert out.diff(dim=-1).abs().max() <= 1 / (8 * 4) + 1e-6
+
+
+@pytest.mark.slow
+def test_tiles_of_the_shipped_student_show_no_seam():
+    """As it ships, the overlap is narrower than four times what RDAN looks around a pixel."""
+    net = network_from_file(shipped_weights("shipped:mrda_lite_x4_student"))
+    lq = to_tensor(BundledSource("test").read(0)[50:250, 75:375])[None]
+    functions = network_functions(net)
+    whole = upscale(lq, *functions, 4)
+
+    def jumps(image, dim):
+        """Mean step from each row or column of pixels to the next."""
+        return image.diff(dim=dim).abs().mean((0, 1, -3 - dim))
+
+    tiled = upscale(lq, *functions, 4, tile=96)
+    tiles = torch.zeros(whole.shape[-2:])  # that hold a pixel
+    for (top, bottom), (left, right) in product(spans(200, 96, OVERLAP), spans(300, 96, OVERLAP)):
+        tiles[4 * top : 4 * bottom, 4 * left : 4 * right] += 1
+    error = (tiled - whole).abs()
+    assert error.max() < 1e-3
+    assert error[..., tiles == 1].max() < 1e-5
+    for dim in (-2, -1):
+        assert (jumps(tiled, dim) / jumps(whole, dim)).max() < 1.001
+
+    cut = upscale(lq, *functions, 4, tile=96, overlap=0)  # where tiles only meet, a seam shows
+    for dim in (-2, -1):
+        edges = [4 * stop - 1 for _, stop in spans(lq.shape[dim], 96, 0)[:-1]]
+        assert (jumps(cut, dim) / jumps(whole, dim))[edges].min() > 1.5
 
 
 def test_a_tile_no_larger_than_the_overlap_is_refused():
