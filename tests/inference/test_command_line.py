@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mrda_arch import MLN, MRDANet
+from mrda_data.sources import BundledSource
 from mrda_inference import command_line
 from mrda_inference.command_line import automatic_tile, upscale_files
 from mrda_utils.errors import UserError
@@ -213,6 +214,26 @@ def test_tiles_come_when_memory_is_short(monkeypatch):
     assert 96 <= automatic_tile(net, (500, 500), cpu, 32) < side
     monkeypatch.setattr(command_line, "_free_memory", lambda device: 0)
     assert automatic_tile(net, (500, 500), cpu, 32) == 96
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_megapixel_takes_less_than_3_gigabytes(tmp_path):
+    photograph = Image.fromarray(BundledSource("test").read(1)).resize((1152, 912), Image.Resampling.BICUBIC)
+    photograph.save(tmp_path / "a.png")
+    # what is measured comes from a small process, since its own peak would include that of the one that starts it
+    measure = (
+        "import subprocess, sys; from resource import RUSAGE_CHILDREN, getrusage; "
+        "subprocess.run(sys.argv[1:], check=True); print(getrusage(RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, ROOT / "inference.py", "-i", "a.png", "-o", "out.png", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", measure, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (4 * 1152, 4 * 912)
+    kibibytes = int(done.stdout.split()[-1])
+    assert 2**18 < kibibytes < 3e9 / 1024
 
 
 def test_the_script_runs_from_anywhere_and_says_what_is_wrong(folder):
