@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_data.degradation.classic import classic_degrade
-from mrda_data.images import ImageError, read_rgb8, to_tensor
-from mrda_data.lr_set import check_lr_set, lr_file
+from mrda_data.images import ImageError, to_tensor
+from mrda_data.lr_set import LRSet, lr_file
 from mrda_data.protocols import protocol_cases
 from mrda_data.sources import check_source, open_source
 from mrda_utils.seeding import torch_generator
@@ -28,8 +28,8 @@ class BenchmarkDataset(Dataset):
 
     Args:
         opt: `dataroot_gt` a folder, an LMDB or `bundled:test`, `scale`, `protocol`, `kernel_size`; optional
-            `dataroot_lq`, a folder of `write_lr_set` to read the LR images from; optional `max_images` and `max_side`
-            (pixels of gt, a central crop) keep validation during training short.
+            `dataroot_lq`, a folder of `write_lr_set`, or its LMDB, to read the LR images from; optional `max_images`
+            and `max_side` (pixels of gt, a central crop) keep validation during training short.
 
     Raises:
         ImageError: no image, or one that cannot be read, is too small for the kernel or is not the LR set's.
@@ -41,9 +41,10 @@ class BenchmarkDataset(Dataset):
         self.cases = protocol_cases(opt["protocol"], opt["scale"])
         self.names = self.source.names[: opt.get("max_images")]
         check_source(self.source, max(opt["kernel_size"] // 2 + 1, opt["scale"]), self.names)
-        self.lr_folder = Path(opt["dataroot_lq"]) if "dataroot_lq" in opt else None
-        if self.lr_folder:
-            check_lr_set(self.lr_folder, [lr_file(case.label, name) for name in self.names for case in self.cases])
+        self.lr_set = None
+        if "dataroot_lq" in opt:
+            files = [lr_file(case.label, name) for name in self.names for case in self.cases]
+            self.lr_set = LRSet(opt["dataroot_lq"], files)
         self._image: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:
@@ -68,13 +69,13 @@ class BenchmarkDataset(Dataset):
         height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
         gt = image[:, top : top + height // scale * scale, left : left + width // scale * scale]
-        if self.lr_folder:
-            path = self.lr_folder / lr_file(case.label, name)
-            lq = to_tensor(read_rgb8(path)).contiguous()  # as degraded ones: convolutions round by memory layout
+        if self.lr_set:
+            file = lr_file(case.label, name)
+            lq = to_tensor(self.lr_set.read(file)).contiguous()  # as degraded ones: convolutions round by memory layout
             if tuple(scale * side for side in lq.shape[1:]) != gt.shape[1:]:
                 raise ImageError(
-                    f"{path}: {lq.shape[1]}x{lq.shape[2]} pixels, but {name} has {gt.shape[1]}x{gt.shape[2]} and scale "
-                    f"is {scale}"
+                    f"{self.lr_set.root}/{file}: {lq.shape[1]}x{lq.shape[2]} pixels, but {name} has "
+                    f"{gt.shape[1]}x{gt.shape[2]} and scale is {scale}"
                 )
         else:
             generator = torch_generator(0, f"noise {PurePosixPath(name).with_suffix('')}", case_index)

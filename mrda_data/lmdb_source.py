@@ -42,8 +42,8 @@ class LmdbSource:
         self.names = _read_meta_info(self.folder / "meta_info.txt")
         self._data = os.path.realpath(self.folder / "data.mdb")
 
-    def read(self, index: int) -> np.ndarray:
-        """Decode image `index`."""
+    def encoded(self, index: int) -> np.ndarray:
+        """Bytes of the file of image `index`, (bytes,) uint8."""
         key = _key(self.names[index])
         try:
             with _environment(self._data).begin() as transaction:
@@ -52,7 +52,11 @@ class LmdbSource:
             raise ImageError(f"{self.folder}: key {key!r} cannot be read ({error})") from error
         if value is None:
             raise ImageError(f"{self.folder}: key {key!r} of meta_info.txt is not in data.mdb")
-        return decode_rgb8(np.frombuffer(value, np.uint8), f"{self.folder}: key {key!r}")
+        return np.frombuffer(value, np.uint8)
+
+    def read(self, index: int) -> np.ndarray:
+        """Decode image `index`."""
+        return decode_rgb8(self.encoded(index), f"{self.folder}: key {_key(self.names[index])!r}")
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of data.mdb, for every image."""

@@ -1,6 +1,7 @@
 """LR sets: what a protocol makes of a folder of images, as FOLDER/<case>/<image>.png, with hashes in FOLDER/SHA256SUMS.
 
-SHA256SUMS has the format of the command sha256sum, which checks it (`sha256sum -c SHA256SUMS`) and can write it.
+SHA256SUMS has the format of the command sha256sum, which checks it (`sha256sum -c SHA256SUMS`) and can write it. An
+LMDB of the folder holds the same files under the same names, and the same SHA256SUMS beside its data.mdb.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mrda_data.images import MAX_BYTES, ImageError
+from mrda_data.images import ImageError
+from mrda_data.sources import open_source
 from mrda_utils.errors import UserError
 
 MANIFEST = "SHA256SUMS"
@@ -27,34 +29,42 @@ def lr_file(case: str, image: str) -> str:
     return f"{case}/{PurePosixPath(image).with_suffix('.png')}"
 
 
-def check_lr_set(folder: Path, files: list[str]) -> None:
-    """Require that `files` are there and have the hashes of the manifest.
+class LRSet:
+    """`files` of an LR set, a folder or its LMDB; they are there and have the hashes of the manifest.
 
     Raises:
-        ImageError: names the first that is not, and how many more there are.
+        ImageError: names the first that is not so, and how many more there are.
     """
-    try:
-        if not (folder / MANIFEST).is_file():  # a pipe would be read for ever
-            raise FileNotFoundError
-        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(
-            f"dataroot_lq: {folder / MANIFEST} cannot be read; test.py --save_lr writes such a folder"
-        ) from error
-    hashes = {match[2]: match[1] for line in lines if (match := re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line))}
-    wrong = []
-    for file in files:
-        if file not in hashes:
-            wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
-        elif not (folder / file).is_file():
-            wrong.append(f"{file} is missing")
-        elif (folder / file).stat().st_size > MAX_BYTES or (
-            sha256((folder / file).read_bytes()).hexdigest() != hashes[file]
-        ):
-            wrong.append(f"{file} was changed: its SHA-256 is not that of {MANIFEST}")
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise ImageError(f"dataroot_lq: {folder}: {wrong[0]}{more}")
+
+    def __init__(self, root: str, files: list[str]) -> None:
+        self.root = root
+        manifest = Path(root) / MANIFEST
+        try:
+            if not manifest.is_file():  # a pipe would be read for ever
+                raise FileNotFoundError
+            lines = manifest.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            advice = "test.py --save_lr writes such a folder, scripts/prepare_data.py --lmdb packs it"
+            raise ImageError(f"dataroot_lq: {manifest} cannot be read; {advice}") from error
+        found = (re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line) for line in lines)
+        hashes = {match[2]: match[1] for match in found if match}
+        self._source = open_source(root)
+        self._indices = {file: index for index, file in enumerate(self._source.names)}
+        wrong = []
+        for file in files:
+            if file not in hashes:
+                wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
+            elif file not in self._indices:
+                wrong.append(f"{file} is missing")
+            elif sha256(self._source.encoded(self._indices[file])).hexdigest() != hashes[file]:
+                wrong.append(f"{file} was changed: its SHA-256 is not that of {MANIFEST}")
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise ImageError(f"dataroot_lq: {root}: {wrong[0]}{more}")
+
+    def read(self, file: str) -> np.ndarray:
+        """Decode one of the files."""
+        return self._source.read(self._indices[file])
 
 
 def write_lr_set(dataset: Dataset, folder: Path) -> None:

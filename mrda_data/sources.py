@@ -14,7 +14,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
-from mrda_data.images import SUFFIXES, ImageError, check_name, read_rgb8
+from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 
 BUNDLED = {
@@ -70,9 +70,13 @@ class FolderSource:
         self.folder = Path(folder)
         self.names = [check_name(name, folder) for name in image_names(folder)]
 
+    def encoded(self, index: int) -> np.ndarray:
+        """Bytes of the file of image `index`, (bytes,) uint8."""
+        return read_file(self.folder / self.names[index])
+
     def read(self, index: int) -> np.ndarray:
         """Decode image `index`."""
-        return read_rgb8(self.folder / self.names[index])
+        return decode_rgb8(self.encoded(index), self.folder / self.names[index])
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of every image's file."""

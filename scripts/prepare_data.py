@@ -1,6 +1,7 @@
-"""Cut photographs into overlapping sub-images that load fast, and pack these into an LMDB.
+"""Cut photographs into overlapping sub-images that load fast, and pack these, or whole images, into an LMDB.
 
     python scripts/prepare_data.py -i datasets/DF2K/HR -o datasets/DF2K/HR_sub --lmdb
+    python scripts/prepare_data.py -i datasets/Set5/HR --lmdb
     python scripts/prepare_data.py -i datasets/DF2K/HR --verify
 
 The same command goes on where an earlier one ended; docs/data.md tells the whole way.
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import cv2
 from tqdm import tqdm
 
+from mrda_data import lr_set
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, open_source
@@ -224,7 +226,12 @@ def cut_all(inputs: list[str], output: Path, sizes: Sizes, workers: int | None) 
 
 
 def pack(folder: Path, workers: int | None) -> None:
-    """Pack the sub-images of a folder into `<folder>.lmdb`, unless it is there and up to date."""
+    """Pack the images of a folder, and the hashes of an LR set, into `<folder>.lmdb`, unless they are there.
+
+    Raises:
+        UserError: the LMDB is of other images; or the file system refused.
+    """
+    folder = Path(os.path.abspath(folder))
     target = folder.with_name(f"{folder.name}.lmdb")
     source = FolderSource(folder)
     if not target.exists():
@@ -233,6 +240,8 @@ def pack(folder: Path, workers: int | None) -> None:
         (target / "data.mdb").stat().st_mtime_ns
     ):
         raise UserError(f"{target}: was made from other images than {folder} holds now; delete it to have it made anew")
+    if (folder / lr_set.MANIFEST).is_file():
+        write(target / lr_set.MANIFEST, (folder / lr_set.MANIFEST).read_bytes())
     print(f"{target}: {len(source.names)} images")  # noqa: T201
 
 
@@ -244,7 +253,7 @@ def main() -> None:
     parser.add_argument("--crop_size", type=int, default=480, help="side of a sub-image, pixels (default: 480)")
     parser.add_argument("--step", type=int, default=240, help="from one to the next, pixels (default: 240)")
     parser.add_argument("--thresh_size", type=int, default=0, help="border that may be left out, pixels (default: 0)")
-    parser.add_argument("--lmdb", action="store_true", help="pack the sub-images into OUTPUT.lmdb as well")
+    parser.add_argument("--lmdb", action="store_true", help="pack OUTPUT into OUTPUT.lmdb; without -o, INPUT, uncut")
     parser.add_argument("--verify", action="store_true", help="only decode every image and name the bad ones")
     parser.add_argument("--workers", type=int, help="threads (default: a few more than cores)")
     args = parser.parse_args()
@@ -254,8 +263,12 @@ def main() -> None:
     if args.verify:
         verify(args.input, args.workers)
         return
+    if args.output is None and args.lmdb:
+        for folder in args.input:
+            pack(Path(folder), args.workers)
+        return
     if args.output is None:
-        raise UserError("-o: missing, name the folder of the sub-images (or --verify)")
+        raise UserError("-o: missing, name the folder of the sub-images (or --lmdb, --verify)")
     if not 1 <= args.step <= args.crop_size:
         raise UserError(f"--step {args.step}: it takes 1 to --crop_size, {args.crop_size}, or parts were left out")
     if args.thresh_size < 0:

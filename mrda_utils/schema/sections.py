@@ -53,7 +53,9 @@ class BenchmarkSet(Section):
     name: Name = Field(description="for log, tables and folders")
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
-    dataroot_lq: str | None = Field(None, description="LR set to read instead of degrading, from test.py --save_lr")
+    dataroot_lq: str | None = Field(
+        None, description="LR set of test.py --save_lr, or its .lmdb, to read instead of degrading"
+    )
     protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "realesrgan"] = Field(
         description="list of kernels and noise levels, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from mrda_data import BenchmarkDataset
 from mrda_data.images import ImageError
 from mrda_data.lr_set import write_lr_set
 from mrda_utils.errors import UserError
+from scripts.prepare_data import pack
 
 
 @pytest.fixture
@@ -49,7 +51,12 @@ def test_writing_twice_gives_identical_bytes(dataset, lr_set, tmp_path):
     assert (tmp_path / "again/SHA256SUMS").read_text() == (lr_set / "SHA256SUMS").read_text()
 
 
-def test_items_read_from_it_are_those_it_was_made_of(dataset, lr_set):
+@pytest.mark.parametrize("kind", ["folder", "lmdb"])
+def test_items_read_from_it_are_those_it_was_made_of(dataset, lr_set, kind):
+    if kind == "lmdb":
+        pack(lr_set, 1)
+        shutil.rmtree(lr_set)  # the LMDB has all that is needed
+        lr_set = lr_set.with_name("x.lmdb")
     read = BenchmarkDataset({**dataset.opt, "dataroot_lq": str(lr_set)})
     for i in range(len(dataset)):
         made, found = dataset[i], read[i]
@@ -98,6 +105,22 @@ def test_damage_is_one_line(dataset, lr_set, damage, message):
     damage(lr_set)
     with pytest.raises(ImageError, match=rf"^dataroot_lq: .*{message}"):
         BenchmarkDataset({**dataset.opt, "dataroot_lq": str(lr_set)})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (edit_image, r"x\.lmdb: 2_2x1_10deg/a\.png was changed: its SHA-256 is not that of SHA256SUMS$"),
+        (remove_image, r"x\.lmdb: 2_2x1_10deg/a\.png is missing$"),
+        (remove_case, r"x\.lmdb: 1_2x0.2_0deg_noise10/a\.png does not stand in SHA256SUMS; .* \(and 17 more\)$"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), r"x\.lmdb/SHA256SUMS cannot be read; "),
+    ],
+)
+def test_damage_before_it_became_an_lmdb_is_one_line(dataset, lr_set, damage, message):
+    damage(lr_set)
+    pack(lr_set, 1)
+    with pytest.raises(ImageError, match=rf"^dataroot_lq: .*{message}"):
+        BenchmarkDataset({**dataset.opt, "dataroot_lq": f"{lr_set}.lmdb"})
 
 
 def test_images_of_another_size_are_named(dataset, lr_set):

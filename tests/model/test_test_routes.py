@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 
-import lmdb
 import numpy as np
 import pytest
 import torch
@@ -13,11 +12,12 @@ import yaml
 from PIL import Image
 
 from mrda_arch import MLN, MRDANet
-from mrda_data import BenchmarkDataset, LQDataset, sources
+from mrda_data import BenchmarkDataset, LQDataset
 from mrda_model.evaluation import bicubic_restorer, evaluate, network_restorer
 from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
+from scripts.prepare_data import pack
 from tests.model.conftest import SIZE
 
 METRICS = {
@@ -82,33 +82,20 @@ def hr(tmp_path):
     return tmp_path / "hr"
 
 
-def as_lmdb(folder, target):
-    """BasicSR's layout."""
-    files = sorted(folder.iterdir())
-    with lmdb.open(str(target)) as environment, environment.begin(write=True) as transaction:
-        for file in files:
-            transaction.put(file.stem.encode(), file.read_bytes())
-    (target / "meta_info.txt").write_text("".join(f"{file.name} (37,41,3) 1\n" for file in files))
-    return target
-
-
-def test_a_folder_and_the_lr_set_that_it_leaves_give_identical_numbers(run, hr, tmp_path):
-    _, rows, made = run("made", {"test": {**SET, "dataroot_gt": str(hr)}}, flags=["--save_lr", str(tmp_path / "lr")])
-    read_set = {**SET, "dataroot_gt": str(hr), "dataroot_lq": "lr/X"}  # starts at the folder of test.py
-    report, again, read = run("read", {"test": read_set})
-    assert len(rows) == 1 + 2 * 27 * 3 * 2  # images, cases, methods, metrics
-    assert rows == again
-    assert made["means"] == read["means"]
+def test_every_route_gives_identical_numbers(run, hr, tmp_path):
+    report, _, made = run("made", {"test": {**SET, "dataroot_gt": "hr"}}, flags=["--save_lr", str(tmp_path / "lr")])
+    rows = (tmp_path / "results/made/metrics.csv").read_bytes()
+    assert rows.count(b"\n") == 1 + 2 * 27 * 3 * 2  # images, cases, methods, metrics
     assert "estimate" in report
-    assert (tmp_path / "lr/X/SHA256SUMS").is_file()
-
-
-@pytest.mark.skipif(not hasattr(sources, "LmdbSource"), reason="this version reads no LMDB")
-def test_an_lmdb_gives_the_numbers_of_its_folder(run, hr, tmp_path):
-    (tmp_path / "lmdb").mkdir()
-    packed = as_lmdb(hr, tmp_path / "lmdb/hr.lmdb")
-    results = [run(root.stem, {"test": {**SET, "dataroot_gt": str(root)}}) for root in (hr, packed)]
-    assert results[0][1] == results[1][1]
+    pack(hr, 1)
+    pack(tmp_path / "lr/X", 1)
+    hr.rename(tmp_path / "kept")  # what is read is what is named
+    (tmp_path / "lr/X").rename(tmp_path / "lr/kept")
+    for gt, lr in (("hr.lmdb", None), ("kept", "lr/kept"), ("kept", "lr/X.lmdb"), ("hr.lmdb", "lr/X.lmdb")):
+        roots = {"dataroot_gt": gt, **({"dataroot_lq": lr} if lr else {})}  # they start at the folder of test.py
+        _, _, read = run("read", {"test": {**SET, **roots}})
+        assert (tmp_path / "results/read/metrics.csv").read_bytes() == rows
+        assert read["means"] == made["means"]
 
 
 def test_an_existing_lr_folder_ends_the_test_before_it_starts(run, hr, tmp_path):

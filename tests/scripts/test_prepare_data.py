@@ -229,6 +229,20 @@ def test_the_lmdb_holds_the_sub_images_and_is_made_once(folder, tmp_path, monkey
     assert (tmp_path / "out.lmdb/data.mdb").stat().st_mtime_ns == stamp
 
 
+def test_without_an_output_the_images_are_packed_as_they_are(folder, tmp_path, monkeypatch):
+    (folder / "SHA256SUMS").write_text("of an LR set")
+    prepare(monkeypatch, "-i", folder, "--lmdb")
+    files, packed = FolderSource(folder), LmdbSource(tmp_path / "HR.lmdb")
+    assert files.names == packed.names == ["a.png", "b.v2.jpg", "sub/c.png"]
+    for i in range(len(files.names)):
+        assert files.encoded(i).tobytes() == packed.encoded(i).tobytes()
+    assert (tmp_path / "HR.lmdb/SHA256SUMS").read_text() == "of an LR set"
+    (tmp_path / "HR.lmdb/SHA256SUMS").unlink()  # as where a run was killed
+    prepare(monkeypatch, "-i", folder, "--lmdb")
+    assert (tmp_path / "HR.lmdb/SHA256SUMS").read_text() == "of an LR set"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["HR", "HR.lmdb"]
+
+
 @pytest.mark.parametrize("change", ["new", "changed"])
 def test_an_outdated_lmdb_is_not_overwritten(folder, tmp_path, monkeypatch, change):
     command = ("-i", folder, "-o", tmp_path / "out", "--lmdb", *SMALL)
@@ -260,6 +274,7 @@ MISTAKES = {
     "thresh_size": (["-o", "{0}/o", "--thresh_size", "-1"], "--thresh_size -1"),
     "workers": (["-o", "{0}/o", "--workers", "0"], "--workers 0"),
     "lmdb": (["-o", "{0}/o.lmdb"], "name the folder of the sub-images"),
+    "lmdb of nothing": (["-i", "{0}/empty", "--lmdb"], "empty: no image in it"),
     "inside": (["-o", "{0}/HR/sub_images"], "lies in the other"),
     "around": (["-o", "{0}"], "holds files that this script has not made"),
     "no folder": (["-i", "{0}/nowhere", "-o", "{0}/o"], "nowhere: no such folder"),
@@ -294,4 +309,4 @@ def test_the_command_ends_in_code_2_without_traceback(folder, monkeypatch, capsy
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(ROOT / "scripts/prepare_data.py"), run_name="__main__")
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: -o: missing, name the folder of the sub-images (or --verify)\n"
+    assert capsys.readouterr().err == "error: -o: missing, name the folder of the sub-images (or --lmdb, --verify)\n"

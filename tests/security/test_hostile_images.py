@@ -22,10 +22,10 @@ from PIL import Image
 from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.images import MAX_BYTES, ImageError, decode_rgb8, read_rgb8
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
-from mrda_data.lr_set import check_lr_set, write_lr_set
+from mrda_data.lr_set import LRSet, write_lr_set
 from mrda_data.sources import FolderSource
 from mrda_utils.errors import UserError
-from scripts.prepare_data import Sizes, cut_all, read_manifest
+from scripts.prepare_data import Sizes, cut_all, pack, read_manifest
 from tests.security.conftest import LONG, SHORT, damaged
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -150,6 +150,9 @@ def test_unusual_names_go_through_folder_lmdb_and_lr_set(tmp_path, name, monkeyp
     write_lr_set(dataset, tmp_path / "lr/X")
     again = BenchmarkDataset({**opt, "dataroot_gt": str(tmp_path / "x.lmdb"), "dataroot_lq": str(tmp_path / "lr/X")})
     assert again[0]["lq_path"] == dataset[0]["lq_path"] == name
+    assert torch.equal(again[0]["lq"], dataset[0]["lq"])
+    pack(tmp_path / "lr/X", 1)
+    again = BenchmarkDataset({**opt, "dataroot_lq": str(tmp_path / "lr/X.lmdb")})
     assert torch.equal(again[0]["lq"], dataset[0]["lq"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "hr", "lr", "x.lmdb"]
 
@@ -283,16 +286,17 @@ def test_an_lr_set_only_vouches_for_files_that_were_asked_for(tmp_path):
     (tmp_path / "secret.png").write_bytes(encoded("PNG"))
     digest = sha256(encoded("PNG")).hexdigest()
     (tmp_path / "set").mkdir()
+    (tmp_path / "set/c.png").write_bytes(encoded("PNG"))
     (tmp_path / "set/SHA256SUMS").write_text(f"{digest}  ../secret.png\n{'0' * 64}  a.png\n" + "x" * 10_000)
     with pytest.raises(ImageError, match=r"b\.png does not stand in SHA256SUMS"):
-        check_lr_set(tmp_path / "set", ["b.png"])
+        LRSet(str(tmp_path / "set"), ["b.png"])
 
 
 @pytest.mark.timeout(20)
 def test_a_pipe_as_manifest_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "SHA256SUMS")
     with pytest.raises(ImageError, match="SHA256SUMS cannot be read"):
-        check_lr_set(tmp_path, ["a.png"])
+        LRSet(str(tmp_path), ["a.png"])
 
 
 LINE = {"stem": "a", "source": "a.png", "stamp": [1, 2], "num_parts": 1}
