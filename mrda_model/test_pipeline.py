@@ -127,8 +127,14 @@ def _prepare_folder(folder: Path, name: str) -> None:
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
-    """Write the LR set of each data set that has one."""
+    """Write the LR set of each data set that has one.
+
+    Raises:
+        UserError: none has, or a folder is there already.
+    """
     targets = {folder / name: dataset for name, dataset in datasets.items() if isinstance(dataset, BenchmarkDataset)}
+    if not targets:
+        raise UserError(f"--save_lr: it is for a BenchmarkDataset, none of {', '.join(datasets)} is one")
     for target in targets:  # all of them, before anything is written
         if target.exists():
             raise UserError(f"--save_lr: {target} exists; delete it or choose another folder")

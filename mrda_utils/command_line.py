@@ -49,7 +49,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
     else:
         parser.add_argument(
-            "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder for each data set"
+            "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder a BenchmarkDataset"
         )
     parser.add_argument("--debug", action="store_true", help="prefix the name by debug_, log every iteration")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # LOCAL_RANK is what counts
@@ -68,7 +68,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     """Read flags and option file, join the processes, complete the options with what BasicSR's parts expect.
 
     Args:
-        root: folder of the entry script; relative paths in the option file start here.
+        root: folder of the entry script; relative paths in the option file, and --save_lr, start here.
         argv: arguments without the program's name; None for the command line's.
         is_train: train.py or test.py.
 
@@ -100,7 +100,8 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun --max_restarts
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
-    return Run(opt, digest, process, args.auto_resume or restarted, header + text, args.save_lr)
+    save_lr = root / expanduser(args.save_lr) if args.save_lr else None
+    return Run(opt, digest, process, args.auto_resume or restarted, header + text, save_lr)
 
 
 def _debug(opt: dict) -> None:

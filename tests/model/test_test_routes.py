@@ -82,8 +82,11 @@ def hr(tmp_path):
     return tmp_path / "hr"
 
 
-def test_every_route_gives_identical_numbers(run, hr, tmp_path):
-    report, _, made = run("made", {"test": {**SET, "dataroot_gt": "hr"}}, flags=["--save_lr", str(tmp_path / "lr")])
+def test_every_route_gives_identical_numbers(run, hr, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report, _, made = run("made", {"test": {**SET, "dataroot_gt": "hr"}}, flags=["--save_lr", "lr"])
+    assert not list((tmp_path / "elsewhere").iterdir())
     rows = (tmp_path / "results/made/metrics.csv").read_bytes()
     assert rows.count(b"\n") == 1 + 2 * 27 * 3 * 2  # images, cases, methods, metrics
     assert "estimate" in report
@@ -105,6 +108,13 @@ def test_an_existing_lr_folder_ends_the_test_before_it_starts(run, hr, tmp_path)
         run("made", datasets, flags=["--save_lr", str(tmp_path / "lr")])
     assert not (tmp_path / "results").exists()
     assert [path.name for path in (tmp_path / "lr").iterdir()] == ["X"]
+
+
+def test_without_images_to_degrade_there_is_no_lr_set(run, tmp_path):
+    with pytest.raises(UserError, match=r"--save_lr: it is for a BenchmarkDataset, none of Own is one"):
+        run("own", {"test": OWN}, NIQE, flags=["--save_lr", "lr"])
+    assert not (tmp_path / "lr").exists()
+    assert not (tmp_path / "results").exists()
 
 
 # ------------------------------------------------------------------------------------------------------ own LR images
