@@ -89,13 +89,20 @@ def test_every_option_file_is_part_of_a_setting():
     assert tested - {None, "shipped:mrda_lite_x4_student"} <= students | seeds
 
 
-def test_the_shipped_networks_fit_their_test_and_gain_on_bicubic_upsampling(tmp_path):
-    file = OPTIONS / "test_gaussian8.yml"
-    smaller = [f"datasets:test_photos:{key}={value}" for key, value in (("max_images", 1), ("max_side", 96))]
-    run_test(tmp_path, ["-opt", str(file), "--force_yml", "device=cpu", *smaller])
-    found = json.loads((tmp_path / "results/test_gaussian8/metrics.json").read_text())["means"]
-    psnr = {row["method"]: row["value"] for row in found if row["metric"] == "psnr"}
-    assert min(psnr["Student"], psnr["Teacher (oracle)"]) > psnr["Bicubic"] + 1
+@pytest.mark.parametrize(
+    ("file", "side", "metric", "methods"),
+    [("gaussian8", 96, "psnr", 3), ("width", 96, "psnr", 3), ("lq", 56, "niqe", 2)],
+)
+def test_the_shipped_networks_fit_their_tests_and_gain_on_bicubic_upsampling(tmp_path, file, side, metric, methods):
+    smaller = [f"datasets:test_photos:{key}={value}" for key, value in (("max_images", 1), ("max_side", side))]
+    run_test(tmp_path, ["-opt", str(OPTIONS / f"test_{file}.yml"), "--force_yml", "device=cpu", *smaller])
+    found = json.loads((tmp_path / f"results/test_{file}/metrics.json").read_text())["means"]
+    bicubic, *ours = [row["value"] for row in found if row["metric"] == metric]
+    assert len(ours) == methods - 1
+    if metric == "niqe":  # lower is better
+        assert max(ours) < bicubic
+    else:
+        assert min(ours) > bicubic + 1
 
 
 @pytest.mark.parametrize("path", [*OPTIONS.rglob("train_*.yml"), *TESTS], ids=name)
