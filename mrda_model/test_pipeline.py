@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import NamedTuple
 
 from basicsr.data import build_dataset
@@ -43,7 +43,7 @@ PICTURE_NOTE = (
     f"Pictures: {VIEWER_SIDE} x {VIEWER_SIDE} pixels at most, around the centre; values are the whole image's."
 )
 COST_NOTE = (
-    "Mult-Adds: one LR image of {}x{}, the teacher without the adaptation of its MLN. s / image: mean over the LR "
+    "Mult-Adds: one LR image of {}x{}, the teacher without the adaptation of its MLN. Median s / image: of the LR "
     "images of this test, adaptation included, on {}."
 )
 MEAN_NOTE = (
@@ -191,7 +191,7 @@ def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, 
     """Cost of each method; `seconds` has its time on each image."""
     times = {method: [time for name, time in seconds if name == method] for method in model.restorers}
     return {
-        method: report.Cost(*model.complexity.get(method, (None, None)), fmean(own))
+        method: report.Cost(*model.complexity.get(method, (None, None)), median(own))
         for method, own in times.items()
         if own  # none of an oracle, where no set has ground truth
     }

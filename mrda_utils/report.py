@@ -54,7 +54,7 @@ class Cost(NamedTuple):
     parameters: int | None
     mult_adds: int | None
     seconds: float
-    """Mean of the LR images of this test."""
+    """Median of the LR images of this test."""
 
 
 def write_json(
@@ -238,7 +238,7 @@ def cost_table(costs: dict[str, Cost]) -> Table:
         [method, *(None if part is None else part / unit for part, unit in zip(cost, (1e6, 1e9, 1), strict=True))]
         for method, cost in costs.items()
     ]
-    headers = ["method", "Param (M)", "Mult-Adds (G)", "s / image"]
+    headers = ["method", "Param (M)", "Mult-Adds (G)", "median s / image"]
     return Table("", "Cost", "", headers, rows, ("", ".2f", ".2f", ".3f"))
 
 

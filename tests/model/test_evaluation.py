@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from skimage.metrics import structural_similarity
 
 from mrda_data import BenchmarkDataset
 from mrda_model.evaluation import Row, bicubic_restorer, evaluate, means, network_restorer
+from mrda_model.test_pipeline import _costs
 from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils.errors import UserError
 from mrda_utils.options import parse_yaml
+from mrda_utils.report import Cost
 from tests.metric.test_lpips import alexnet
 from tests.model.conftest import ROOT, stage_options, train
 
@@ -111,3 +114,9 @@ def test_a_non_finite_output_is_an_error(dataset, bad):
     broken = network_restorer(lambda lq: torch.full((1, 3, 96, 96), bad))
     with pytest.raises(UserError, match=r"Broken on photos chelsea\.png sigma1\.80"):
         next(evaluate({"Broken": broken}, dataset, METRICS, torch.device("cpu")))
+
+
+def test_a_slow_first_image_does_not_change_the_time_of_a_method():
+    model = SimpleNamespace(restorers=dict.fromkeys(("A", "B", "Oracle")), complexity={"A": (7, 8)})
+    seconds = [("A", 60.0), ("B", 4.0), ("A", 1.0), ("B", 6.0), ("A", 2.0)]
+    assert _costs(model, seconds) == {"A": Cost(7, 8, 2.0), "B": Cost(None, None, 5.0)}

@@ -133,10 +133,10 @@ def test_csv_and_json_hold_every_value(tmp_path):
 def test_costs_are_in_the_papers_units():
     costs = {"Bicubic": Cost(None, None, 0.5), "Student": Cost(5_838_713, 171_536_000_000, 2.0)}
     assert text_of([cost_table(costs)], "github").splitlines()[2:] == [
-        "| method   |   Param (M) |   Mult-Adds (G) |   s / image |",
-        "|----------|-------------|-----------------|-------------|",
-        "| Bicubic  |        -    |            -    |       0.500 |",
-        "| Student  |        5.84 |          171.54 |       2.000 |",
+        "| method   |   Param (M) |   Mult-Adds (G) |   median s / image |",
+        "|----------|-------------|-----------------|--------------------|",
+        "| Bicubic  |        -    |            -    |              0.500 |",
+        "| Student  |        5.84 |          171.54 |              2.000 |",
     ]
 
 
