@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from basicsr.utils.color_util import rgb2ycbcr_pt
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -57,6 +58,17 @@ def network_restorer(net: torch.nn.Module, multiple: int = 1) -> Restorer:
         return sr[..., : scale * height, : scale * width]
 
     return restore
+
+
+def luma_restorer(restore: Restorer, scale: int) -> Restorer:
+    """A restorer of Y alone (BT.601, 16-235) for RGB: the colours are upsampled bicubically."""
+
+    def restore_rgb(lq: Tensor, gt: Tensor | None) -> Tensor:
+        rgb = imresize(lq, scale)
+        change = restore(rgb2ycbcr_pt(lq, y_only=True), gt) - rgb2ycbcr_pt(rgb, y_only=True)
+        return rgb + change * (255 / 219)  # the same for R, G and B, which changes Y and leaves Cb and Cr
+
+    return restore_rgb
 
 
 def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -9,7 +10,7 @@ from torch import nn
 
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen, freeze
-from mrda_model.evaluation import Restorer, bicubic_restorer, network_restorer, teacher_oracle
+from mrda_model.evaluation import Restorer, bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
 from mrda_utils.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
 from mrda_utils.options import OptionError
@@ -43,9 +44,13 @@ class MRDATestModel(BaseModel):
         net = build_network(network_opt)
         load_network(net, baseline["path"], baseline["param_key"])
         net = freeze(net.to(self.device))
-        self.restorers[name] = network_restorer(net, lr_multiple(network_opt))
+        restore = network_restorer(net, lr_multiple(network_opt))
+        if network_opt.get("num_in_ch") == network_opt.get("num_out_ch") == 1:
+            restore = luma_restorer(restore, self.opt["scale"])
+        self.restorers[name] = restore
         try:
-            self.complexity[name] = _complexity(net, network_opt)
+            with torch.device("meta"):  # where ECBSR must make its kernels to be counted
+                self.complexity[name] = _complexity(net, network_opt)
         except RuntimeError as error:  # values that a constructor accepts and that do not go together
             reason = str(error).splitlines()[0]
             raise OptionError(f"baselines.{name}.network: does not run on an RGB image ({reason})") from error

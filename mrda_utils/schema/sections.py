@@ -15,7 +15,7 @@ Mln = registered("ARCH", "MLN")
 MrdaNet = registered("ARCH", "MRDANet")
 MrdaKernelNet = registered("ARCH", "MRDAKernelNet")
 Discriminator = registered("ARCH", "UNetDiscriminatorSN")
-_SR_NETWORKS = ("MRDANet", "MLN", "EDSR", "MSRResNet", "RCAN", "RRDBNet", "SRVGGNetCompact", "SwinIR")
+_SR_NETWORKS = ("MRDANet", "MLN", "ECBSR", "EDSR", "MSRResNet", "RCAN", "RRDBNet", "SRVGGNetCompact", "SwinIR")
 _TRAINING_ONLY = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint")
 _ALWAYS_DEFAULT = ("patch_size", "qk_scale", "norm_layer", "ape")  # of SwinIR; others do not take any image, or no YAML
 SRNetwork = registered("ARCH", *_SR_NETWORKS, skip=(*_TRAINING_ONLY, *_ALWAYS_DEFAULT))

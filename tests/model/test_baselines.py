@@ -5,23 +5,28 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 from basicsr.archs import build_network
 from PIL import Image
+from skimage.color import rgb2ycbcr, ycbcr2rgb
 
 import mrda_arch  # noqa: F401
 import mrda_model  # noqa: F401
 from mrda_data import BenchmarkDataset
-from mrda_model.evaluation import evaluate, network_restorer
+from mrda_model.evaluation import evaluate, luma_restorer, network_restorer
 from mrda_model.test_pipeline import test_pipeline as run_test
 from mrda_utils.errors import UserError
+from mrda_utils.resize import imresize
 from tests.model.conftest import SIZE
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4}
 NETWORKS = {
+    "ECBSR": {"num_in_ch": 3, "num_out_ch": 3, "num_block": 1, "num_channel": 4, "with_idt": True, "act_type": "prelu"}
+    | {"scale": 4},
     "EDSR": {**RGB, "num_block": 1},
     "MSRResNet": {**RGB, "num_block": 1},
     "RCAN": {**RGB, "num_group": 1, "num_block": 1, "squeeze_factor": 2},
@@ -107,6 +112,19 @@ def test_a_network_with_windows_sees_the_image_reflected_to_whole_windows(tmp_pa
         assert torch.equal(network_restorer(net, 4)(lq, None), expected)
 
 
+def test_a_network_of_one_channel_restores_y_and_leaves_the_colours(run, tmp_path):
+    section, net = baseline(tmp_path, "ECBSR", num_in_ch=1, num_out_ch=1)
+    lq = torch.rand(1, 3, 9, 14)
+    expected = rgb2ycbcr(imresize(lq, 4)[0].numpy(), channel_axis=0)
+    y = torch.from_numpy(rgb2ycbcr(lq[0].numpy(), channel_axis=0)[:1] / 255).float()
+    with torch.no_grad():
+        expected[0] = 255 * net(y[None])[0, 0].numpy()
+        found = luma_restorer(network_restorer(net), 4)(lq, None)
+    np.testing.assert_allclose(found[0], ycbcr2rgb(expected, channel_axis=0), atol=1e-5)
+    content = json.loads((run({"Y": section}) / "metrics.json").read_text())
+    assert content["costs"]["Y"]["mult_adds"] > 180 * 320 * 9 * (1 * 4 + 4 * 4 + 4 * 16)
+
+
 def test_rrdbnet_for_x2_takes_odd_images(run, tmp_path):
     section, _ = baseline(tmp_path, "RRDBNet", scale=2)
     assert "| RRDB" in (run({"RRDB": section}, scale=2) / "report.md").read_text()
@@ -129,6 +147,10 @@ def test_param_key_chooses_the_weights(run, tmp_path):
         ({"network": {"type": "RCANN"}}, "baselines.M.network: type: 'RCANN' is not known here, did you mean 'RCAN'?"),
         ({"network": {"type": "MSRResNet", "num_blok": 1}}, "unknown key 'num_blok', did you mean 'num_block'?"),
         ({"network": {"type": "MSRResNet", "num_block": "x"}}, "baselines.M.network.num_block: 'x'"),
+        (
+            {"network": {**NETWORKS["ECBSR"], "type": "ECBSR", "act_type": "leakyrelu"}},
+            "baselines.M.network: ECBSR cannot be built: The type of activation",
+        ),
         ({"network": {"type": "RCAN", "num_in_ch": 3}}, "baselines.M.network.num_out_ch: missing"),
         ({"network": {"type": "SwinIR", "upscale": 4, "depths": [2, 2], "num_heads": [2]}}, "SwinIR cannot be built"),
         ({"network": {"type": "MSRResNet", "upscale": 2}}, "baselines.M.network.upscale: 2, but scale is 4"),
