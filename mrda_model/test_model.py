@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from basicsr.archs import build_network
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -31,12 +32,12 @@ class MRDATestModel(BaseModel):
         if "network_g" in opt:
             student = build_frozen(opt["network_g"], path["pretrain_network_g"], "MRDAStudentModel", self.device)
             self.restorers["Student"] = network_restorer(student)
-            self.complexity["Student"] = _complexity(student, opt["network_g"])
+            self.complexity["Student"] = _complexity(student, input_shapes(opt["network_g"], *LR_SIZE))
         if "network_t" in opt:
             teacher = build_frozen(opt["network_t"], path["pretrain_network_t"], "MRDATeacherModel", self.device)
             mln = build_frozen(opt["network_mln"], path["pretrain_network_mln"], "MLNMetaModel", self.device)
             self.restorers["Teacher (oracle)"] = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
-            self.complexity["Teacher (oracle)"] = _complexity(teacher, opt["network_t"])
+            self.complexity["Teacher (oracle)"] = _complexity(teacher, input_shapes(opt["network_t"], *LR_SIZE))
             self.oracles.add("Teacher (oracle)")
 
     def _add_baseline(self, name: str, baseline: dict) -> None:
@@ -44,13 +45,14 @@ class MRDATestModel(BaseModel):
         net = build_network(network_opt)
         load_network(net, baseline["path"], baseline["param_key"])
         net = freeze(net.to(self.device))
-        restore = network_restorer(net, lr_multiple(network_opt))
+        multiple = lr_multiple(network_opt)
+        restore, channels = network_restorer(net, multiple), 3
         if network_opt.get("num_in_ch") == network_opt.get("num_out_ch") == 1:
-            restore = luma_restorer(restore, self.opt["scale"])
+            restore, channels = luma_restorer(restore, self.opt["scale"]), 1
         self.restorers[name] = restore
         try:
-            with torch.device("meta"):  # where ECBSR must make its kernels to be counted
-                self.complexity[name] = _complexity(net, network_opt)
+            sides = (side + -side % multiple for side in LR_SIZE)
+            self.complexity[name] = _complexity(net, [(1, channels, *sides)])
         except RuntimeError as error:  # values that a constructor accepts and that do not go together
             reason = str(error).splitlines()[0]
             raise OptionError(f"baselines.{name}.network: does not run on an RGB image ({reason})") from error
@@ -62,7 +64,5 @@ def lr_multiple(network_opt: dict) -> int:
     return network_opt.get("window_size", unshuffle)
 
 
-def _complexity(net: nn.Module, network_opt: dict) -> Complexity:
-    multiple = lr_multiple(network_opt)
-    shapes = input_shapes(network_opt, *(side + -side % multiple for side in LR_SIZE))
+def _complexity(net: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Complexity:
     return Complexity(count_parameters(net), count_mult_adds(net, shapes))

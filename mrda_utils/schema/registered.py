@@ -103,12 +103,12 @@ def registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: Any
 
 
 def _build(target: type, arguments: dict[str, Any]) -> nn.Module:
-    """Construct it on the meta device, which costs nothing, or really where that cannot be (SwinIR reads values)."""
+    """Construct it on the meta device, which costs nothing, or really where that cannot be (SwinIR, ECBSR)."""
     try:
         with torch.device("meta"):
             return target(**arguments)
-    except RuntimeError as error:
-        if "meta tensors" not in str(error):
+    except (RuntimeError, TypeError) as error:
+        if "meta" not in str(error):
             raise
         return target(**arguments)
 
