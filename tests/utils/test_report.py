@@ -18,8 +18,8 @@ METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4, "test_y_channel
 def test_published_rows_stand_where_the_protocol_matches():
     text = tables(MEANS, {"Set5": OPT, "X": OPT}, METRICS, 4, "github")
     set5, other = text.split("X, gaussian8")
-    assert "| MRDA_S (published) |  31.98 | 0.8872 |" in set5
-    assert "| Student            |  31.00 | 0.8800 |" in set5
+    assert "| MRDA_S (published)    |  31.98 | 0.8872 |" in set5
+    assert "| Student               |  31.00 | 0.8800 |" in set5
     assert "published" not in other
 
 
@@ -45,8 +45,8 @@ def test_metrics_that_were_not_published_change_nothing():
     metrics = {**METRICS, "lpips": {"type": "calculate_lpips", "crop_border": 0}}
     means = {**MEANS, ("Set5", "Student", "lpips"): 0.12345}
     text = tables(means, {"Set5": OPT}, metrics, 4, "github")
-    assert "| Student            |  31.00 | 0.8800 |  0.1235 |" in text
-    assert "| MRDA_S (published) |  31.98 | 0.8872 |  -      |" in text
+    assert "| Student               |  31.00 | 0.8800 |  0.1235 |" in text
+    assert "| MRDA_S (published)    |  31.98 | 0.8872 |  -      |" in text
     only = {("Set5", "Student", "lpips"): 0.12345}
     assert "published" not in tables(only, {"Set5": OPT}, {"lpips": metrics["lpips"]}, 4, "github")
 
