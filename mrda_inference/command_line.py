@@ -168,15 +168,16 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
         return [(Path(patterns[0]), output)]
     if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
         raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
-    inside = output.resolve()  # what an earlier run wrote is no input
+    inside = output.resolve()  # what an earlier run wrote is no input, unless it is all that there is
     found: list[tuple[Path, Path]] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            own = [name for name in image_names(path) if inside not in (path / name).resolve().parents]
             if inside == path.resolve():
                 raise OptionError(f"-o {output}: is the input folder; choose another")
-            found += [(path / name, Path(name)) for name in own]
+            images = [path / name for name in image_names(path)]
+            own = [image for image in images if inside not in image.resolve().parents]
+            found += [(image, image.relative_to(path)) for image in own or images]
         elif path.is_file():
             found.append((path, Path(path.name)))
         else:
@@ -185,7 +186,7 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
             if not images:
                 raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
             own = [match for match in images if inside not in match.resolve().parents]
-            found += [(match, Path(match.name)) for match in own or images]  # `*.jpg` beside its outputs: all
+            found += [(match, Path(match.name)) for match in own or images]
     unique = dict(found)  # a file named twice is upscaled once
     return [(source, output / name.with_name(f"{name.stem}.{suffix}")) for source, name in unique.items()]
 

@@ -149,7 +149,8 @@ def test_what_is_named_or_alone_matches_is_an_input_wherever_it_lies(folder):
     Image.open("photos/a.png").save("photos/c.jpg")
     assert upscaled("-i", "photos/*.jpg", "-o", "photos") == 0
     assert upscaled("-i", "photos/c.png", "-o", "photos", "--format", "webp") == 0
-    assert outputs("photos") == ["a.png", "c.jpg", "c.png", "c.webp", "sub/b.png"]
+    assert upscaled("-i", "photos/sub", "-o", "photos") == 0
+    assert outputs("photos") == ["a.png", "b.png", "c.jpg", "c.png", "c.webp", "sub/b.png"]
 
 
 def test_an_image_for_which_memory_is_short_is_passed_over(folder, capsys, monkeypatch):
