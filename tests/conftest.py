@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
     parser.addoption("--openvino", action="store_true", help="run the tests marked openvino, and no others")
     parser.addoption("--soak-minutes", type=float, default=3, help="length of the slow test that watches memory")
+
+
+def pytest_configure():
+    # a shell ignores SIGINT in what it runs in the background, and programs that tests start would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):
