@@ -45,6 +45,12 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(None, None, f"key {key!r} stands twice", node.start_mark)
         return node
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        # a key that overrides one brought by << stands behind it; PyYAML 6.0.4 merges the first of them further on
+        own = {(key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key): (key, v) for key, v in node.value}
+        node.value = list(own.values())
+
     def construct_yaml_int(self, node: yaml.Node) -> int:
         if len(self.construct_scalar(node)) > _MAX_DIGITS:
             problem = f"a number of more than {_MAX_DIGITS} digits"
