@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -21,7 +23,8 @@ class GTDataset(Dataset):
 
     Args:
         opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
-            rotation by 90 degrees, `manual_seed`; optional `skip_corrupt` leaves unusable images out.
+            rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each crop's own, and
+            `skip_corrupt`, which leaves unusable images out.
 
     Raises:
         ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
@@ -56,4 +59,8 @@ class GTDataset(Dataset):
             gt = gt[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         if self.opt["use_rot"] and transpose:
             gt = gt.transpose(1, 0, 2)
-        return {"gt": torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))).float() / 255, "sample": sample}
+        gt = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))).float() / 255
+        if contrast := self.opt.get("contrast"):
+            factor, mean = math.exp(rng.uniform(*np.log(contrast))), gt.mean()
+            gt = ((gt - mean) * factor + mean).clamp(0, 1)
+        return {"gt": gt, "sample": sample}

@@ -159,7 +159,7 @@ class StageModel(SRModel):
             losses |= self.adversary.generator_losses(self.output, target)
         return losses
 
-    def run_network(self, lq: Tensor, *args: Tensor, **kwargs: bool) -> Any:
+    def run_network(self, lq: Tensor, *args: Tensor | None, **kwargs: bool) -> Any:
         """Forward pass of `net_g` in the precision and memory format of the options."""
         if self.opt["train"]["channels_last"]:
             lq = lq.contiguous(memory_format=torch.channels_last)

@@ -25,6 +25,7 @@ class MRDAStudentModel(StageModel):
         self.kd_warmup_iter = kd_opt.pop("warmup_iter")
         self.find_unused_parameters = self.kd_warmup_iter > 0  # RDAN rests meanwhile
         super().__init__(opt)
+        self.idr_per = opt["train"]["idr_per"]
         self.cri_kd = build_loss(kd_opt)
         self.idr_target = IDRTarget(opt, self.device)
 
@@ -39,11 +40,19 @@ class MRDAStudentModel(StageModel):
         super().init_training_settings()
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
-        """Eq. (6), or (7) with a discriminator; during the warm-up DEN alone trains, by distillation."""
+        """Eq. (6), or (7) with a discriminator; during the warm-up DEN alone trains, by distillation.
+
+        With `train.idr_per: task` an image is restored by what DEN sees in another one of its task, each iteration the
+        next one (in its turn itself), and DEN learns the mean of the teacher's representations of the task.
+        """
         lq, gt = stack(tasks)
+        seen = None  # the image itself
         with torch.no_grad(), self.autocast():
             target = self.den_t(self.idr_target(tasks))
-        sr, idr = self.run_network(lq, return_idr=True)
+        if self.idr_per == "task":
+            seen = torch.cat([task.lq.roll(current_iter, 0) for task in tasks])
+            target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
+        sr, idr = self.run_network(lq, seen, return_idr=True)
         losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
         if current_iter > self.kd_warmup_iter:
             losses |= self.restoration_losses(sr, gt)

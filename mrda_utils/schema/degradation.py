@@ -9,6 +9,7 @@ from annotated_types import Len
 from pydantic import Field, model_validator
 
 from mrda_utils.schema.fields import (
+    FactorRange,
     KernelSize,
     LargestKernel,
     PositiveRange,
@@ -17,7 +18,6 @@ from mrda_utils.schema.fields import (
     QualityRange,
     Range,
     RangeAroundOne,
-    ResizeRange,
     Section,
 )
 
@@ -68,7 +68,7 @@ class RealESRGAN(Section):
     betag_range: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians; half of them < 1")
     betap_range: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels; half of them < 1")
     resize_prob: Annotated[Probabilities, Len(3, 3)] = Field([0.2, 0.7, 0.1], description="up, down, keep")
-    resize_range: ResizeRange = Field([0.15, 1.5], description="factor, relative to gt")
+    resize_range: FactorRange = Field([0.15, 1.5], description="factor, relative to gt")
     gaussian_noise_prob: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
     noise_range: Range = Field([1.0, 30.0], description="Gaussian standard deviation, on the 0-255 scale")
     poisson_scale_range: Range = Field([0.05, 3.0], description="factor of the Poisson noise")
@@ -84,7 +84,7 @@ class RealESRGAN(Section):
     betag_range2: RangeAroundOne = Field([0.5, 4.0], description="exponent of generalized Gaussians")
     betap_range2: RangeAroundOne = Field([1.0, 2.0], description="exponent of plateau kernels")
     resize_prob2: Annotated[Probabilities, Len(3, 3)] = Field([0.3, 0.4, 0.3], description="up, down, keep")
-    resize_range2: ResizeRange = Field([0.3, 1.2], description="factor, relative to lq")
+    resize_range2: FactorRange = Field([0.3, 1.2], description="factor, relative to lq")
     gaussian_noise_prob2: Probability = Field(0.5, description="of Gaussian noise; otherwise it is Poisson noise")
     noise_range2: Range = Field([1.0, 25.0], description="Gaussian standard deviation, on the 0-255 scale")
     poisson_scale_range2: Range = Field([0.05, 2.5], description="factor of the Poisson noise")

@@ -62,7 +62,7 @@ Count = Annotated[int, Ge(1)]
 Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
 PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
 RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
-ResizeRange = Annotated[
+FactorRange = Annotated[
     list[Annotated[float, Gt(0), Le(16)]], Len(2, 2), AfterValidator(_ordered), AfterValidator(_around_one)
 ]
 QualityRange = Annotated[list[Annotated[float, Ge(1), Lt(100)]], Len(2, 2), AfterValidator(_ordered)]

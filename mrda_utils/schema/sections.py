@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field, model_validator
 
-from mrda_utils.schema.fields import Count, KernelSize, Name, Section, did_you_mean
+from mrda_utils.schema.fields import Count, FactorRange, KernelSize, Name, Section, did_you_mean
 from mrda_utils.schema.registered import registered
 
 Mln = registered("ARCH", "MLN")
@@ -39,6 +39,9 @@ class TrainSet(Section):
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
+    contrast: FactorRange | None = Field(
+        None, description="each crop's contrast is multiplied by a factor from this range, log-uniform"
+    )
     skip_corrupt: bool = Field(False, description="leave out damaged or too small images with a warning, not an error")
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
@@ -224,6 +227,9 @@ class StudentTrain(AdversarialTrain):
     """Training of the student."""
 
     kd_opt: Distillation = Field(default_factory=Distillation)
+    idr_per: Literal["image", "task"] = Field(
+        "image", description="task: one representation serves all images of a task; not in the paper, helps on tiles"
+    )
 
 
 def _metric(**fields: Any) -> Any:

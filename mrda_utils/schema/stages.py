@@ -163,6 +163,14 @@ class StudentOptions(TeacherOptions):
     path: StudentPath
     train: StudentTrain
 
+    @model_validator(mode="after")
+    def _alike(self) -> StudentOptions:
+        if self.train.idr_per == "task" and self.degradation_per == "image":
+            raise ValueError(
+                "train.idr_per: 'task', but not all its images are degraded alike: set degradation_per to task"
+            )
+        return self
+
 
 class BaselineOptions(TrainOptions):
     """Stage baseline, for comparison: no MLN, no teacher."""

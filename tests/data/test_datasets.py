@@ -7,6 +7,7 @@ import pytest
 import torch
 from basicsr.utils import get_root_logger
 from PIL import Image
+from scipy.stats import kstest
 from torch.utils.data import DataLoader
 
 from mrda_data import BenchmarkDataset, GTDataset
@@ -61,6 +62,19 @@ def test_samples_depend_on_seed_and_number_alone(folder):
     list(map(two.__getitem__, range(20)))
     assert torch.equal(one[9]["gt"], two[9]["gt"])
     assert not torch.equal(one[9]["gt"], GTDataset(options(folder, manual_seed=1))[9]["gt"])
+
+
+def test_contrast_is_multiplied_about_the_mean_of_the_crop(folder):
+    for factor in (0.5, 1.0, 3.0):
+        plain, changed = (GTDataset(options(folder, **more))[7]["gt"] for more in ({}, {"contrast": [factor] * 2}))
+        centre = plain.sum() / plain.numel()
+        torch.testing.assert_close(changed, torch.clamp(factor * plain + (1 - factor) * centre, 0, 1))
+
+
+def test_contrast_has_a_log_uniform_factor_for_each_crop(folder):
+    plain, changed = GTDataset(options(folder)), GTDataset(options(folder, contrast=[0.2, 0.8]))
+    factors = [float(changed[i]["gt"].std() / plain[i]["gt"].std()) for i in range(300)]
+    assert kstest(np.log(factors), "uniform", (np.log(0.2), np.log(4))).pvalue > 0.01
 
 
 def test_every_image_is_used_once_an_epoch_and_epochs_differ(folder):

@@ -126,6 +126,26 @@ def test_the_student_starts_from_the_teachers_rdan(chain, tmp_path):
     assert not torch.equal(model.net_g.rdan.head.weight, teacher["rdan.head.weight"])
 
 
+def test_one_representation_serves_the_task(chain, tmp_path):
+    model, batch = build("student", chain, tmp_path, train__idr_per="task")
+    model.feed_data(batch)
+    den, rdan = model.net_g.den, model.net_g.rdan
+    lq, gt = stack(model.tasks)
+    target = torch.randn(4, den(lq).shape[1])
+    model.den_t = lambda features: target
+    means = torch.stack([(target[i] + target[j]) / 2 for i, j in ((0, 1), (0, 1), (2, 3), (2, 3))])
+    for current_iter, others in ((1, [1, 0, 3, 2]), (2, [0, 1, 2, 3])):  # two tasks of two images
+        seen = []
+        with den.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0])):
+            losses = model.compute_losses(model.tasks, current_iter)
+        assert torch.equal(torch.cat(seen), lq[others])
+        idr = den(lq[others])
+        assert losses["l_pix"].item() == pytest.approx((rdan(lq, idr) - gt).abs().mean().item(), rel=1e-5)
+        assert losses["l_abs"].item() == pytest.approx(
+            model.cri_kd.abs_weight * (idr - means).abs().mean().item(), rel=1e-4
+        )
+
+
 def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
     model, batch = build("student", chain, tmp_path, train__kd_opt__warmup_iter=2)
     before = copy.deepcopy(model.net_g.state_dict())

@@ -156,6 +156,12 @@ def test_degradation_per_image_needs_adaptation_per_image_and_no_meta_stage():
         read_options(meta, True, ["degradation_per=image"])
 
 
+def test_a_representation_for_the_task_needs_images_degraded_alike():
+    entries = ["train:idr_per=task", "degradation_per=image", "adaptation:adapt_per=image"]
+    with pytest.raises(OptionError, match=r"train\.idr_per: 'task', .*: set degradation_per to task"):
+        read_options(ROOT / "options/demo/train_student_x4.yml", True, entries)
+
+
 @pytest.mark.parametrize("key", ["name", "train", "datasets", "degradation", "network_g", "network_mln", "path"])
 def test_a_missing_section_is_named(key):
     opt = parse_yaml(TEACHER.read_text(), "x")
