@@ -4,13 +4,15 @@
 
 Programs that load networks of every kind often cut the input into tiles of 512 pixels with 32 of overlap, and each tile
 then computes a representation of its own; `mrda_inference.upscale` computes it once. LR images larger than 512 pixels
-are cut so, smaller ones into tiles of 128; those that fit into one tile are left out. PSNR on Y, border of `scale`.
+are cut so, smaller ones into tiles of 128; those that fit into one tile are left out. `upscale` cuts into equal tiles;
+others go on by 480 (or 96) pixels and leave to the last tile what remains, be it a strip: both are measured. PSNR on Y,
+border of `scale`.
 """
 
 from __future__ import annotations
 
 import argparse
-from itertools import groupby
+from itertools import groupby, product
 from statistics import fmean
 
 import torch
@@ -18,6 +20,7 @@ from machine import describe
 from tabulate import tabulate
 from torch import Tensor
 
+from mrda_arch import MRDANet
 from mrda_data import BenchmarkDataset
 from mrda_inference import network_functions, upscale
 from mrda_inference.command_line import DEFAULT_WEIGHTS, student
@@ -32,9 +35,33 @@ def tile_of(sides: tuple[int, ...]) -> int:
     return LARGE if max(sides) > LARGE else SMALL
 
 
+def steps(size: int, tile: int) -> list[tuple[int, int]]:
+    """Cover [0, size) by intervals of `tile`, the last of which has what remains; neighbours share OVERLAP."""
+    if size <= tile:
+        return [(0, size)]
+    return [(start, min(start + tile, size)) for start in range(0, size - OVERLAP, tile - OVERLAP)]
+
+
+def in_steps(net: MRDANet, lq: Tensor, tile: int) -> Tensor:
+    """Tiles as other programs make them: each by itself, with ramps as wide as the overlap along all its sides."""
+    total = lq.new_zeros(1, 3, *(net.upscale * side for side in lq.shape[-2:]))
+    weight = torch.zeros_like(total)
+
+    def ramp(start: int, stop: int) -> Tensor:
+        position = torch.arange(1.0, net.upscale * (stop - start) + 1)
+        return (torch.minimum(position, position.flip(0)) / (net.upscale * OVERLAP)).clamp(max=1)
+
+    for rows, columns in product(*(steps(side, tile) for side in lq.shape[-2:])):
+        part = (..., *(slice(net.upscale * start, net.upscale * stop) for start, stop in (rows, columns)))
+        share = ramp(*rows)[:, None] * ramp(*columns)
+        total[part] += share * net(lq[..., slice(*rows), slice(*columns)])
+        weight[part] += share
+    return total / weight
+
+
 def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
-    """The three ways, and the scale."""
-    net = student(weights)
+    """The ways to restore an image, and the scale."""
+    net = student(weights).eval()
     functions = network_functions(net)
 
     def whole(lq: Tensor, gt: Tensor | None) -> Tensor:
@@ -43,13 +70,16 @@ def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
     def shared(lq: Tensor, gt: Tensor | None) -> Tensor:
         return upscale(lq, *functions, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
 
-    def own(lq: Tensor, gt: Tensor | None) -> Tensor:
+    def equal(lq: Tensor, gt: Tensor | None) -> Tensor:
         def restore(part: Tensor, _: Tensor) -> Tensor:
             return net(part)
 
         return upscale(lq, torch.empty_like, restore, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
 
-    return {"whole": whole, "shared": shared, "own": own}, net.upscale
+    def stepped(lq: Tensor, gt: Tensor | None) -> Tensor:
+        return in_steps(net, lq, tile_of(lq.shape[-2:]))
+
+    return {"whole": whole, "shared": shared, "equal": equal, "stepped": stepped}, net.upscale
 
 
 def main() -> None:
@@ -83,13 +113,16 @@ def main() -> None:
     table = []
     for (name, size, tile), group in groupby(measured, key=lambda entry: entry[:3]):
         values = [entry[3] for entry in group]
-        losses = [[v["whole"] - v[method] for v in values] for method in ("shared", "own")]
-        table.append((name, size, tile, fmean(v["whole"] for v in values), *map(fmean, losses), max(losses[1])))
-    means = [fmean(row[column] for row in table) for column in (3, 4, 5)]
-    table.append(("mean", "", "", *means, max(row[6] for row in table)))
-    headers = ("photograph", "LR", "tile", "whole, dB", "loss, one IDR", "loss, own IDRs", "worst kernel")
+        losses = [[v["whole"] - v[method] for v in values] for method in ("shared", "equal", "stepped")]
+        row = [fmean(v["whole"] for v in values), fmean(losses[0])]
+        table.append((name, size, tile, *row, *(f(loss) for loss in losses[1:] for f in (fmean, max))))
+    columns = list(zip(*table, strict=True))[3:]
+    summaries = (fmean, fmean, fmean, max, fmean, max)
+    table.append(("mean", "", "", *(f(column) for f, column in zip(summaries, columns, strict=True))))
+    headers = ("photograph", "LR", "tile", "whole, dB", "loss, one IDR")
+    headers += tuple(f"{kind}, {cut}" for cut in ("equal tiles", "in steps") for kind in ("own IDRs", "worst kernel"))
     print(describe())  # noqa: T201
-    print(tabulate(table, headers=headers, tablefmt="github", floatfmt=("", "", "", ".2f", ".4f", ".4f", ".4f")))  # noqa: T201
+    print(tabulate(table, headers=headers, tablefmt="github", floatfmt=("", "", "", ".2f", *[".4f"] * 5)))  # noqa: T201
 
 
 if __name__ == "__main__":

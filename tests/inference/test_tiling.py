@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise, product
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from mrda_inference import network_functions, tiling, upscale
 from mrda_inference.tiling import OVERLAP, idr_region, shares, spans
 from mrda_utils.shipped import shipped_weights
 
+ROOT = Path(__file__).resolve().parents[2]
 TOY = {"num_feat": 6, "num_block": 2, "den_feat": 4}
 RADIUS = 1 + 2 * 4 + 1 + 3  # LR pixels that RDAN looks around one: head, blocks, body_tail; upscaler and bicubic base
 
@@ -104,6 +108,18 @@ def test_tiles_of_the_shipped_student_show_no_seam():
     for dim in (-2, -1):
         edges = [4 * stop - 1 for _, stop in spans(lq.shape[dim], 96, 0)[:-1]]
         assert (jumps(cut, dim) / jumps(whole, dim))[edges].min() > 1.5
+
+
+@pytest.mark.slow
+def test_tiles_with_representations_of_their_own_lose_less_than_a_twentieth_of_a_decibel():
+    """What programs get that cut images and know nothing of the representation; on the bundled photographs."""
+    command = [sys.executable, "benchmarks/tiling.py"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    names, mean = ([cell.strip() for cell in line.strip("|").split("|")] for line in (printed[1], printed[-1]))
+    losses = {name: float(value) for name, value in zip(names, mean, strict=True) if name.startswith(("loss", "own"))}
+    assert len(losses) == 3
+    assert max(losses.values()) < 0.05
+    assert abs(losses["loss, one IDR"]) < 0.001
 
 
 def test_a_tile_no_larger_than_the_overlap_is_refused():
