@@ -61,7 +61,7 @@ def in_steps(net: MRDANet, lq: Tensor, tile: int) -> Tensor:
 
 def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
     """The ways to restore an image, and the scale."""
-    net = student(weights).eval()
+    net = student(weights)
     functions = network_functions(net)
 
     def whole(lq: Tensor, gt: Tensor | None) -> Tensor:

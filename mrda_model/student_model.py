@@ -25,7 +25,6 @@ class MRDAStudentModel(StageModel):
         self.kd_warmup_iter = kd_opt.pop("warmup_iter")
         self.find_unused_parameters = self.kd_warmup_iter > 0  # RDAN rests meanwhile
         super().__init__(opt)
-        self.idr_per = opt["train"]["idr_per"]
         self.cri_kd = build_loss(kd_opt)
         self.idr_target = IDRTarget(opt, self.device)
 
@@ -49,7 +48,7 @@ class MRDAStudentModel(StageModel):
         seen = None  # the image itself
         with torch.no_grad(), self.autocast():
             target = self.den_t(self.idr_target(tasks))
-        if self.idr_per == "task":
+        if self.opt["train"]["idr_per"] == "task":
             seen = torch.cat([task.lq.roll(current_iter, 0) for task in tasks])
             target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
         sr, idr = self.run_network(lq, seen, return_idr=True)
