@@ -324,9 +324,7 @@ class StageModel(SRModel):
         if self.adversary:
             checkpoint.load_network(self.adversary.bare, checkpoint.network_of_state(state_path, "d"), "params")
         for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
-            checkpoint.check_moments(stored, optimizer, state_path)
-            # the moments are the state's, the settings the option file's
-            optimizer.load_state_dict({**stored, "param_groups": optimizer.state_dict()["param_groups"]})
+            checkpoint.load_moments(optimizer, stored, state_path)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder
         self.validated_iter = resume_state["validated_iter"]

@@ -23,8 +23,12 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
 
     Returns:
         A scalar, 1 if the step was skipped (everywhere) and 0 if it was taken.
+
+    Raises:
+        RuntimeError: a gradient or moment in another layout than its weight; nothing has moved then.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    _check_layouts(optimizer, parameters)
     norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm or math.inf)
     skipped = (~(norm + sum(losses)).isfinite()).float()
     if dist.is_initialized():
@@ -32,3 +36,23 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
     optimizer.found_inf, optimizer.grad_scale = skipped, None
     optimizer.step()
     return skipped
+
+
+def _check_layouts(optimizer: torch.optim.Adam, parameters: list[nn.Parameter]) -> None:
+    """Fused Adam on the CPU walks through memory and ignores strides: another layout moves the wrong weights."""
+    for parameter in parameters:
+        state = optimizer.state.get(parameter, {})
+        for what, tensor in (
+            ("gradient", parameter.grad),
+            *((key, state.get(key)) for key in ("exp_avg", "exp_avg_sq")),
+        ):
+            if tensor is not None and _strides(tensor) != _strides(parameter):
+                raise RuntimeError(
+                    f"{what} of a weight {list(parameter.shape)}: its layout, strides {tensor.stride()}, is not the "
+                    f"weight's, {parameter.stride()}"
+                )
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """Of the sides longer than 1; those of the others mean nothing."""
+    return [stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if side > 1]

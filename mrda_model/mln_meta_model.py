@@ -40,10 +40,11 @@ class MLNMetaModel(StageModel):
             total = grads if total is None else torch._foreach_add(total, grads)
         mean = torch._foreach_div(total, len(self.tasks))
         for parameter, grad in zip(self.trained, mean, strict=True):
+            # a copy in the weight's layout: autograd.grad returns that of the activations
+            parameter.grad = torch.empty_like(parameter).copy_(grad)
             if self.opt["dist"]:
-                dist.all_reduce(grad)
-                grad /= self.opt["world_size"]
-            parameter.grad = grad
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.opt["world_size"]
         self.losses = {"l_meta": torch.stack(losses).mean()}
         self.apply_gradients()
 

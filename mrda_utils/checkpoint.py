@@ -181,8 +181,10 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def check_moments(stored: dict[str, Any], optimizer: torch.optim.Adam, path: Path) -> None:
-    """Require that an optimizer's stored moments fit its parameters; torch itself does not look.
+def load_moments(optimizer: torch.optim.Adam, stored: dict[str, Any], path: Path) -> None:
+    """Give an optimizer the moments that its `state_dict` once held; its settings stay.
+
+    Each moment is copied into the layout of its weight: torch would keep the file's, which fused steps do not look at.
 
     Raises:
         CheckpointError: they do not, or are not finite.
@@ -204,6 +206,14 @@ def check_moments(stored: dict[str, Any], optimizer: torch.optim.Adam, path: Pat
     state = stored.get("state")
     if not isinstance(state, dict) or not all(fits(index, moments) for index, moments in state.items()):
         raise CheckpointError(f"{path}: the optimizer's state does not fit the network, or is not finite")
+    moments = {
+        index: {
+            name: moment.clone() if name == "step" else torch.empty_like(parameters[index]).copy_(moment)
+            for name, moment in own.items()
+        }
+        for index, own in state.items()
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Provenance(NamedTuple):

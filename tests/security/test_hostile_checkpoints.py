@@ -198,10 +198,21 @@ def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
 )
 def test_moments_of_another_network_are_refused(state, tmp_path):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2, 3))])
-    checkpoint.check_moments({"state": {0: moments()}}, optimizer, tmp_path / "3.state")
-    checkpoint.check_moments({"state": {}}, optimizer, tmp_path / "3.state")
+    checkpoint.load_moments(optimizer, {"state": {0: moments()}}, tmp_path / "3.state")
+    checkpoint.load_moments(optimizer, {"state": {}}, tmp_path / "3.state")
     with pytest.raises(CheckpointError, match=r"3\.state: the optimizer's state does not fit"):
-        checkpoint.check_moments({"state": state}, optimizer, tmp_path / "3.state")
+        checkpoint.load_moments(optimizer, {"state": state}, tmp_path / "3.state")
+
+
+def test_a_moment_of_one_number_gets_storage_of_its_own(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(200, 300))
+    optimizer = torch.optim.Adam([weight], fused=True)
+    expanded = {name: torch.zeros(()).expand(200, 300) for name in ("exp_avg", "exp_avg_sq")}
+    checkpoint.load_moments(optimizer, {"state": {0: {"step": torch.tensor(3.0), **expanded}}}, tmp_path / "3.state")
+    for name in expanded:
+        moment = optimizer.state[weight][name]
+        assert moment.stride() == (300, 1)
+        assert moment.untyped_storage().nbytes() == 4 * 200 * 300
 
 
 @pytest.mark.timeout(60)
