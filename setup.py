@@ -20,7 +20,7 @@ setup(
     package_dir={"mrda_weights": "weights"},
     package_data={
         "mrda_data": ["protocols.yml"],
-        "mrda_utils": ["index.html.j2"],
+        "mrda_eval": ["index.html.j2"],
         "mrda_weights": ["*.safetensors", "README.md"],
     },
     entry_points={

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from mrda_arch import MRDANet
 from mrda_arch.collapse import collapse_upscaler
+from mrda_eval.complexity import count_mult_adds
 from mrda_inference import backend_functions
-from mrda_utils.complexity import count_mult_adds
 
 HEIGHT, WIDTH = 180, 320
 WANTED = {"fp32": 1.4, "bf16": 3.0, "openvino fp32": 1.8}

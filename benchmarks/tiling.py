@@ -22,9 +22,10 @@ from torch import Tensor
 
 from mrda_arch import MRDANet
 from mrda_data import BenchmarkDataset
+from mrda_eval.evaluation import Item, Restorer, evaluate
 from mrda_inference import network_functions, upscale
 from mrda_inference.command_line import DEFAULT_WEIGHTS, student
-from mrda_model.evaluation import Restorer, evaluate
+from mrda_metric import metrics_of
 from mrda_utils.errors import UserError, run
 
 LARGE, SMALL, OVERLAP = 512, 128, 32  # LR pixels
@@ -64,20 +65,22 @@ def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
     net = student(weights)
     functions = network_functions(net)
 
-    def whole(lq: Tensor, gt: Tensor | None) -> Tensor:
-        return upscale(lq, *functions, net.upscale)
+    def whole(item: Item) -> Tensor:
+        return upscale(item.lq, *functions, net.upscale)
 
-    def shared(lq: Tensor, gt: Tensor | None) -> Tensor:
-        return upscale(lq, *functions, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
+    def shared(item: Item) -> Tensor:
+        return upscale(item.lq, *functions, net.upscale, tile=tile_of(item.lq.shape[-2:]), overlap=OVERLAP)
 
-    def equal(lq: Tensor, gt: Tensor | None) -> Tensor:
+    def equal(item: Item) -> Tensor:
         def restore(part: Tensor, _: Tensor) -> Tensor:
             return net(part)
 
-        return upscale(lq, torch.empty_like, restore, net.upscale, tile=tile_of(lq.shape[-2:]), overlap=OVERLAP)
+        return upscale(
+            item.lq, torch.empty_like, restore, net.upscale, tile=tile_of(item.lq.shape[-2:]), overlap=OVERLAP
+        )
 
-    def stepped(lq: Tensor, gt: Tensor | None) -> Tensor:
-        return in_steps(net, lq, tile_of(lq.shape[-2:]))
+    def stepped(item: Item) -> Tensor:
+        return in_steps(net, item.lq, tile_of(item.lq.shape[-2:]))
 
     return {"whole": whole, "shared": shared, "equal": equal, "stepped": stepped}, net.upscale
 
@@ -101,9 +104,9 @@ def main() -> None:
         "kernel_size": 21,
     }
     dataset = BenchmarkDataset(options | ({"max_images": args.max_images} if args.max_images else {}))
-    psnr = {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}
+    psnr = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}})
     measured = []  # (image, LR size, tile, PSNR by method)
-    for restored in evaluate(methods, dataset, {"psnr": psnr}, torch.device("cpu")):
+    for restored in evaluate(methods, dataset, psnr, torch.device("cpu")):
         height, width = restored.lq.shape[:2]
         if max(height, width) > (tile := tile_of((height, width))):
             values = {row.method: row.value for row in restored.rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -31,16 +32,28 @@ class BenchmarkDataset(Dataset):
             `dataroot_lq`, a folder of `write_lr_set`, or its LMDB, to read the LR images from; optional `max_images`
             and `max_side` (pixels of gt, a central crop) keep validation during training short.
 
+    Images that cannot be read or are too small for the kernel are no items; `left_out` has a line for each. `sizes` has
+    the (height, width) of the others' gt.
+
     Raises:
-        ImageError: no image, or one that cannot be read, is too small for the kernel or is not the LR set's.
+        ImageError: no image that can be used, one that is not the LR set's, or `max_side` below what the kernel needs.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.source = open_source(opt["dataroot_gt"])
         self.cases = protocol_cases(opt["protocol"], opt["scale"])
-        self.names = self.source.names[: opt.get("max_images")]
-        check_source(self.source, max(opt["kernel_size"] // 2 + 1, opt["scale"]), self.names)
+        scale = opt["scale"]
+        smallest = math.ceil((opt["kernel_size"] // 2 + 1) / scale) * scale  # sides are cut to a multiple of the scale
+        if opt.get("max_side", smallest) < smallest:
+            raise ImageError(
+                f"{opt['name']}: max_side {opt['max_side']} is too small for scale {scale} and kernel_size "
+                f"{opt['kernel_size']}; at least {smallest} pixels"
+            )
+        self.left_out: list[str] = []
+        found = check_source(self.source, smallest, self.source.names[: opt.get("max_images")], self.left_out)
+        self.indices, self.names = list(found), [self.source.names[i] for i in found]
+        self.sizes = {tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size) for size in found.values()}
         self.lr_set = None
         if "dataroot_lq" in opt:
             files = [lr_file(case.label, name) for name in self.names for case in self.cases]
@@ -51,9 +64,9 @@ class BenchmarkDataset(Dataset):
         return len(self.names) * len(self.cases)
 
     def _read(self, index: int) -> np.ndarray:
-        """Image `index`, decoded once for all of its cases."""
+        """Image `index` of `names`, decoded once for all of its cases."""
         if self._image[0] != index:
-            self._image = (index, self.source.read(index))
+            self._image = (index, self.source.read(self.indices[index]))
         return self._image[1]
 
     def _degrade(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:

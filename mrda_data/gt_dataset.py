@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrda_data.sources import check_source, open_source
+from mrda_data.sources import check_source, first_ten, open_source
 from mrda_utils.seeding import numpy_generator
 
 
@@ -33,7 +34,11 @@ class GTDataset(Dataset):
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.source = open_source(opt["dataroot_gt"])
-        self.indices = check_source(self.source, opt["gt_size"], skip_corrupt=opt.get("skip_corrupt", False))
+        left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
+        self.indices = list(check_source(self.source, opt["gt_size"], left_out=left_out))
+        if left_out:
+            message = "%d of %d images left out (skip_corrupt): %s"
+            get_root_logger().warning(message, len(left_out), len(self.source.names), "; ".join(first_ten(left_out)))
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:

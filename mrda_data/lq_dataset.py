@@ -11,27 +11,31 @@ from mrda_data.sources import check_source, open_source
 
 @DATASET_REGISTRY.register()
 class LQDataset(Dataset):
-    """Whole LR images of unknown degradation.
+    """Whole LR images of unknown degradation; those that cannot be read are no items, `left_out` has a line for each.
 
     Args:
         opt: `dataroot_lq` what `open_source` opens; optional `max_images` and `max_side` (pixels, a central crop).
 
+    `sizes` has the (height, width) of the SR images.
+
     Raises:
-        ImageError: no image, or one that cannot be read.
+        ImageError: no image that can be read.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.source = open_source(opt["dataroot_lq"])
-        self.names = self.source.names[: opt.get("max_images")]
-        check_source(self.source, 1, self.names)
+        self.left_out: list[str] = []
+        found = check_source(self.source, 1, self.source.names[: opt.get("max_images")], self.left_out)
+        self.indices, self.names = list(found), [self.source.names[i] for i in found]
+        self.sizes = {tuple(opt["scale"] * min(n, opt.get("max_side") or n) for n in size) for size in found.values()}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
         """Return `lq` (3, H, W) float32 RGB in [0, 1], `lq_path` (the name) and `kernel` ("unknown")."""
-        image = to_tensor(self.source.read(index))
+        image = to_tensor(self.source.read(self.indices[index]))
         height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
         lq = image[:, top : top + height, left : left + width]

@@ -19,7 +19,8 @@ class PairedDataset(Dataset):
         opt: `dataroot_gt` and `dataroot_lq`, what `open_source` opens; `scale`; optional `max_images`.
 
     Raises:
-        ImageError: no image, one that cannot be read, or not as many LR as HR images.
+        ImageError: no image, one that cannot be read, not as many LR as HR images, or sizes of a pair that do not
+            belong together.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -31,24 +32,22 @@ class PairedDataset(Dataset):
                 "each needs its partner"
             )
         self.pairs = list(zip(self.gt.names, self.lq.names, strict=True))[: opt.get("max_images")]
-        for source, names in zip((self.gt, self.lq), zip(*self.pairs, strict=True), strict=True):
-            check_source(source, 1, list(names))
+        gt_names, lq_names = zip(*self.pairs, strict=True)
+        gt_sizes, lq_sizes = check_source(self.gt, 1, list(gt_names)), check_source(self.lq, 1, list(lq_names))
+        for (gt_name, lq_name), gt_size, lq_size in zip(self.pairs, gt_sizes.values(), lq_sizes.values(), strict=True):
+            if tuple(opt["scale"] * side for side in lq_size) != gt_size:
+                raise ImageError(
+                    f"{opt['name']}: {lq_name} has {lq_size[0]}x{lq_size[1]} pixels and its ground truth {gt_name} "
+                    f"{gt_size[0]}x{gt_size[1]}, which is not {opt['scale']} times as much; pairs go by the order of "
+                    "their names"
+                )
+        self.left_out: list[str] = []  # a pair too few would shift all others
+        self.sizes = set(gt_sizes.values())
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict:
-        """Return `gt` (3, sH, sW) and `lq` (3, H, W) in [0, 1], `lq_path` (the LR image's name) and `kernel`.
-
-        Raises:
-            ImageError: the sizes of a pair do not belong together.
-        """
+        """Return `gt` (3, sH, sW) and `lq` (3, H, W) in [0, 1], `lq_path` (the LR image's name) and `kernel`."""
         gt, lq = to_tensor(self.gt.read(index)), to_tensor(self.lq.read(index))
-        gt_name, lq_name = self.pairs[index]
-        scale = self.opt["scale"]
-        if tuple(scale * side for side in lq.shape[1:]) != gt.shape[1:]:
-            raise ImageError(
-                f"{self.opt['name']}: {lq_name} has {lq.shape[1]}x{lq.shape[2]} pixels and its ground truth {gt_name} "
-                f"{gt.shape[1]}x{gt.shape[2]}, which is not {scale} times as much; pairs go by the order of their names"
-            )
-        return {"gt": gt, "lq": lq, "lq_path": lq_name, "kernel": "unknown"}
+        return {"gt": gt, "lq": lq, "lq_path": self.pairs[index][1], "kernel": "unknown"}

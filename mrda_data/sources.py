@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from basicsr.utils import get_root_logger
 from tqdm import tqdm
 
 from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, read_file, read_rgb8
@@ -107,8 +106,8 @@ def open_source(dataroot_gt: str) -> ImageSource:
 
 
 def check_source(
-    source: ImageSource, min_size: int, names: list[str] | None = None, skip_corrupt: bool = False
-) -> list[int]:
+    source: ImageSource, min_size: int, names: list[str] | None = None, left_out: list[str] | None = None
+) -> dict[int, tuple[int, int]]:
     """Decode every image (or those of these `names`) once; require at least `min_size` pixels of height and width.
 
     What was found is remembered in the user's cache by path, size and time, so a folder or LMDB is decoded once.
@@ -117,10 +116,10 @@ def check_source(
         source: where the images are.
         min_size: pixels.
         names: look at these only.
-        skip_corrupt: leave offenders out, with one warning, as long as an image remains.
+        left_out: takes a line for each image that cannot be used, as long as one remains; None for none to be missing.
 
     Returns:
-        Indices of the usable images, ascending.
+        Index to (height, width) of the usable images, ascending.
 
     Raises:
         ImageError: names every offender, up to ten.
@@ -144,7 +143,7 @@ def check_source(
     if cache:
         sizes = {source.names[i]: size for i, size in zip(indices, found, strict=True) if not isinstance(size, str)}
         cache.save({**known, **sizes})
-    usable, offenders = [], []
+    usable, offenders = {}, []
     for index, size in zip(indices, found, strict=True):
         if isinstance(size, str):
             offenders.append(size)
@@ -152,17 +151,16 @@ def check_source(
             needed = f"at least {min_size}x{min_size} are needed"
             offenders.append(f"{source.names[index]}: {size[0]}x{size[1]} pixels, {needed}")
         else:
-            usable.append(index)
-    if offenders and not (skip_corrupt and usable):
-        raise ImageError("\n  ".join(["images that cannot be used:", *_first_ten(offenders)]))
-    if offenders:
-        left_out = [source.names[i] for i in sorted(set(indices) - set(usable))]
-        message = "%d of %d images left out, damaged or smaller than %d pixels (skip_corrupt): %s"
-        get_root_logger().warning(message, len(left_out), len(indices), min_size, ", ".join(_first_ten(left_out)))
+            usable[index] = (size[0], size[1])
+    if offenders and (left_out is None or not usable):
+        raise ImageError("\n  ".join(["images that cannot be used:", *first_ten(offenders)]))
+    if left_out is not None:
+        left_out += offenders
     return usable
 
 
-def _first_ten(items: list[str]) -> list[str]:
+def first_ten(items: list[str]) -> list[str]:
+    """Of a list for a message, so many, and how many more there are."""
     return items[:10] + ([f"and {len(items) - 10} more"] if len(items) > 10 else [])
 
 

@@ -4,12 +4,12 @@ from mrda_utils import compat  # noqa: F401  (first: BasicSR cannot be imported 
 
 # isort: split
 from mrda_model.baseline_model import MRDABaselineModel
+from mrda_model.benchmark_model import MRDATestModel
 from mrda_model.kernel_model import MRDAKernelModel
 from mrda_model.mln_bicubic_model import MLNBicubicModel
 from mrda_model.mln_meta_model import MLNMetaModel
 from mrda_model.student_model import MRDAStudentModel
 from mrda_model.teacher_model import MRDATeacherModel
-from mrda_model.test_model import MRDATestModel
 
 __all__ = [
     "MLNBicubicModel",

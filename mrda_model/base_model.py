@@ -21,21 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation import Task, build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_eval.complexity import count_parameters
+from mrda_eval.evaluation import Restorer, evaluate, gather_rows, means
+from mrda_metric import metrics_of
 from mrda_model.adaptation import Shots, stack
 from mrda_model.adversary import Adversary
-from mrda_model.evaluation import (
-    KernelOracle,
-    Restorer,
-    evaluate,
-    gather_rows,
-    means,
-    missing_weights,
-    network_restorer,
-)
 from mrda_model.guarded_step import guarded_step
+from mrda_model.restorers import network_restorer
 from mrda_utils import checkpoint
-from mrda_utils.complexity import count_parameters
-from mrda_utils.distributed import any_rank
+from mrda_utils.distributed import any_rank, gather
 from mrda_utils.errors import UserError
 from mrda_utils.seeding import torch_generator
 from mrda_utils.signals import stop_requested
@@ -71,8 +65,12 @@ class StageModel(SRModel):
         self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
-        for metric, reason in missing_weights(opt["val"]["metrics"] if "val" in opt else {}).items():
-            raise UserError(f"val.metrics.{metric}: {reason}")
+        self.metrics = metrics_of(opt["val"]["metrics"]) if "val" in opt else []
+        for metric in self.metrics:
+            try:
+                metric.weights_file()
+            except UserError as error:
+                raise UserError(f"val.metrics.{metric.name}: {error}") from error
         super().__init__(opt)
 
     # ------------------------------------------------------------------------------------------------ construction
@@ -227,7 +225,7 @@ class StageModel(SRModel):
         """The network to validate: averaged weights where there are any."""
         return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
 
-    def restorer(self) -> Restorer | KernelOracle:
+    def restorer(self) -> Restorer:
         """How this stage super-resolves an image in validation."""
         return network_restorer(self.trained_network())
 
@@ -237,17 +235,15 @@ class StageModel(SRModel):
         """Measure the metrics of `val` on a BenchmarkDataset, shared among processes; log means and the best so far.
 
         Returns:
-            Mean of each metric; None if a signal came, then nothing of this validation counts.
+            Mean of each metric that has a value; None if a signal came, then nothing of this validation counts.
         """
-        name, val_opt = dataset.opt["name"], self.opt["val"]
-        rank, world_size = self.opt["rank"], self.opt["world_size"]
-        metrics = {
-            metric: {key: value for key, value in opt.items() if key != "better"}
-            for metric, opt in val_opt["metrics"].items()
-        }
-        own = []
-        for restored in evaluate({self.opt["name"]: self.restorer()}, dataset, metrics, self.device, rank, world_size):
+        name, rank, world_size = dataset.opt["name"], self.opt["rank"], self.opt["world_size"]
+        own, failures = [], []
+        for restored in evaluate(
+            {self.opt["name"]: self.restorer()}, dataset, self.metrics, self.device, rank, world_size
+        ):
             own.append((restored.index, restored.rows))
+            failures += restored.failures
             if stop_requested():
                 break
         if any_rank(stop_requested()):
@@ -255,16 +251,22 @@ class StageModel(SRModel):
         found = {metric: value for (_, _, metric), value in means(gather_rows(own)).items()}
         best = self.best_metric_results.setdefault(name, {})
         lines = [f"Validation {name}"]
-        for metric, value in found.items():
-            sign = -1 if val_opt["metrics"][metric]["better"] == "lower" else 1
-            if metric not in best or sign * value > sign * best[metric]["val"]:
-                best[metric] = {"val": value, "iter": current_iter}
-                if rank == 0 and metric == val_opt.get("save_best") and name == self._first_val_set():
+        for metric in self.metrics:
+            if metric.name not in found:
+                continue
+            value = found[metric.name]
+            if metric.name not in best or metric.is_better(value, best[metric.name]["val"]):
+                best[metric.name] = {"val": value, "iter": current_iter}
+                if rank == 0 and metric.name == self.opt["val"].get("save_best") and name == self._first_val_set():
                     self.save_weights("best", current_iter)
-            lines.append(f"\t # {metric}: {value:.4f}\tBest: {best[metric]['val']:.4f} @ {best[metric]['iter']} iter")
+            shown = best[metric.name]
+            lines.append(f"\t # {metric.name}: {value:.4f}\tBest: {shown['val']:.4f} @ {shown['iter']} iter")
             if tb_logger:
-                tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
+                tb_logger.add_scalar(f"metrics/{name}/{metric.name}", value, current_iter)
         get_root_logger().info("\n".join(lines))
+        if failures := [failure for part in gather(failures) for failure in part]:
+            message = "Validation %s: %d values are missing and left out of the means, for example %s"
+            get_root_logger().warning(message, name, len(failures), failures[0])
         return found
 
     def _first_val_set(self) -> str:
@@ -291,6 +293,10 @@ class StageModel(SRModel):
         if not all(p.isfinite().all() for p in self.trained):
             raise checkpoint.CheckpointError(f"iteration {current_iter}: weights are not finite, nothing is saved")
         self.save_weights(current_iter, current_iter)
+        return self.save_state(current_iter)
+
+    def save_state(self, current_iter: int) -> Path:
+        """Write the training state alone; the weights of this iteration are there."""
         state = {
             "iter": current_iter,
             "mrda": self.provenance._asdict(),

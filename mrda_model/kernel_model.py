@@ -10,9 +10,10 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mrda_data.degradation.kernels import task_kernel
+from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import stack
 from mrda_model.base_model import StageModel
-from mrda_model.evaluation import KernelOracle
+from mrda_model.restorers import kernel_oracle
 
 
 class BlurredShots(NamedTuple):
@@ -45,6 +46,6 @@ class MRDAKernelModel(StageModel):
         sr = self.run_network(lq, torch.cat([task.kernel for task in tasks]))
         return {"l_pix": self.cri_pix(sr.to(gt), gt)}
 
-    def restorer(self) -> KernelOracle:
+    def restorer(self) -> Restorer:
         """Oracle: the kernel is that of the test set."""
-        return KernelOracle(self.trained_network(), self.opt["degradation"]["kernel_size"])
+        return kernel_oracle(self.trained_network(), self.opt["degradation"]["kernel_size"])

@@ -7,9 +7,10 @@ import torch.distributed as dist
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
+from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Adaptation, Shots, meta_gradient
 from mrda_model.base_model import StageModel
-from mrda_model.evaluation import Restorer, mln_oracle
+from mrda_model.restorers import mln_oracle
 
 
 @MODEL_REGISTRY.register()

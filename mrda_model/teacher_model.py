@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
+from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Shots, stack
 from mrda_model.base_model import StageModel
-from mrda_model.evaluation import Restorer, teacher_oracle
 from mrda_model.idr_target import IDRTarget
+from mrda_model.restorers import teacher_oracle
 
 
 @MODEL_REGISTRY.register()

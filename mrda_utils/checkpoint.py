@@ -339,23 +339,28 @@ def network_of_state(state_path: Path, label: str) -> Path:
 def prune(run: Path, keep_last: int | None) -> None:
     """Delete all but the newest `keep_last` states of a run and the weights that belong to them; None keeps all.
 
-    A damaged state does not count among them, so the last good one is never deleted. `net_g_best.pth` and
-    `net_g_latest.pth` belong to no state and stay.
+    A damaged state does not count among them, so the last good one is never deleted. States that the run did not go on
+    from (`6.state.abandoned`) go with their weights, unless there is a state of that iteration again. `net_g_best.pth`
+    and `net_g_latest.pth` belong to no state and stay.
 
     Raises:
         CheckpointError: a file that cannot be deleted.
     """
     if keep_last is None:
         return
-    kept = 0
-    for path in states(run / "training_states"):
+    folder, kept, superfluous = run / "training_states", 0, []
+    for path in states(folder):
         net_g, net_d = (network_of_state(path, label) for label in ("g", "d"))
         if kept < keep_last:
             kept += is_whole(path) and is_whole(net_g) and (is_whole(net_d) or not net_d.exists())
-            continue
+        else:
+            superfluous.append(path)
+    for path in [*superfluous, *folder.glob("*.state.abandoned")]:
+        state = path.with_name(path.name.removesuffix(".abandoned"))
         try:
             path.unlink()  # first: a state without weights would be a damaged one
-            net_g.unlink(missing_ok=True)
-            net_d.unlink(missing_ok=True)
+            if not state.exists():
+                for label in ("g", "d"):
+                    network_of_state(state, label).unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

@@ -183,6 +183,9 @@ def _train(run: Run, stack: ExitStack) -> None:
     train_set = build_dataset(opt["datasets"]["train"])
     _check_agreement(run, train_set)
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
+    for val_set in val_sets:
+        if val_set.left_out:
+            raise UserError("\n  ".join([f"{val_set.opt['name']}: images that cannot be used:", *val_set.left_out]))
     state_path, state, damaged = on_rank_0(lambda: _find_state(run))
     first_step = state["iter"] if state else 0
     if first_step > opt["train"]["total_iter"]:
@@ -191,6 +194,9 @@ def _train(run: Run, stack: ExitStack) -> None:
     model = build_model(opt)
     if state is not None:
         model.resume_training(state, state_path)
+    for val_set in val_sets:
+        for metric in model.metrics:
+            metric.check_sizes(val_set.sizes, val_set.opt["name"])
     # nothing is written or moved before everything has been read
     on_rank_0(lambda: _prepare_folder(run, state_path, first_step))
 

@@ -120,10 +120,14 @@ class TrainingLoop:
             self._log(current_iter)
         if log_due or save_due:
             self._guard(current_iter)
+        if save_due:  # first: whatever becomes of the validation, nothing is lost
+            self._save(current_iter)
         if self._validation_due(current_iter) and not stopping:
             stopping = not self._validate(current_iter)
-        if save_due or stopping:
-            self._save(current_iter)
+            if save_due and self.is_main:
+                self.model.save_state(current_iter)  # again, with what the validation found
+            elif stopping:
+                self._save(current_iter)
         if stopping:
             self._stop(current_iter)
 

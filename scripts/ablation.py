@@ -24,32 +24,25 @@ from tabulate import tabulate
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 from mrda_data import BenchmarkDataset
 from mrda_data.protocols import PROTOCOLS
+from mrda_eval.evaluation import Restorer, Row, evaluate, means
+from mrda_eval.report import write_csv
+from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen
-from mrda_model.evaluation import (
-    KernelOracle,
-    Restorer,
-    Row,
-    evaluate,
-    means,
-    mln_oracle,
-    network_restorer,
-    teacher_oracle,
-)
+from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
 from mrda_utils import checkpoint
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
 from mrda_utils.files import write_text
 from mrda_utils.options import OptionError, force, parse_yaml, validate
 from mrda_utils.pipeline import train_pipeline
-from mrda_utils.report import write_csv
 from mrda_utils.schema.fields import Count, Name, Section, did_you_mean
 from mrda_utils.schema.sections import DataRoot
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4
 WEIGHTS = "models/net_g_latest.pth"  # of a run
-PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": SCALE, "test_y_channel": True}}
+PSNR = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": SCALE, "test_y_channel": True}})
 
 
 class Variant(Section):
@@ -252,7 +245,7 @@ def is_there(root: str) -> bool:
     return root.startswith("bundled:") or (ROOT / root).is_dir()
 
 
-def restorer(options: dict, device: torch.device) -> Restorer | KernelOracle:
+def restorer(options: dict, device: torch.device) -> Restorer:
     """A trained run as its stage's validation uses it; MLN and teacher adapt on the ground truth."""
     opt = validate(options, True, options["name"])
     stage = opt["model_type"]
@@ -264,7 +257,7 @@ def restorer(options: dict, device: torch.device) -> Restorer | KernelOracle:
         mln = build_frozen(opt["network_mln"], str(mln_path), "MLNMetaModel", device)
         return teacher_oracle(net, mln, Adaptation(**opt["adaptation"]))
     if stage == "MRDAKernelModel":
-        return KernelOracle(net, opt["degradation"]["kernel_size"])
+        return kernel_oracle(net, opt["degradation"]["kernel_size"])
     return network_restorer(net)
 
 

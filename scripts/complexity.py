@@ -14,11 +14,12 @@ import torch
 from basicsr.archs import build_network
 from tabulate import tabulate
 
+from mrda_eval.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_shapes, runtime
+from mrda_eval.evaluation import Item
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import freeze
-from mrda_model.evaluation import teacher_oracle
-from mrda_model.test_model import lr_multiple
-from mrda_utils.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_shapes, runtime
+from mrda_model.benchmark_model import lr_multiple
+from mrda_model.restorers import teacher_oracle
 from mrda_utils.distributed import start
 from mrda_utils.errors import UserError, run
 from mrda_utils.options import OptionError, read_options
@@ -52,7 +53,7 @@ def measure_oracle(opt: dict, height: int, width: int, device: torch.device, run
     teacher, mln = (freeze(net.to(device)) for net in nets)
     restore = teacher_oracle(teacher, mln, Adaptation(**opt["adaptation"]))
     lq, gt = (torch.rand(1, 3, factor * height, factor * width, device=device) for factor in (1, opt["scale"]))
-    seconds = runtime(lambda: restore(lq, gt), device, runs)
+    seconds = runtime(lambda: restore(Item(lq, gt)), device, runs)
     return ["oracle", "adaptation + teacher", count_parameters(teacher) / 1e6, None, 1000 * seconds]
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mrda_data.degradation.kernels import task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases
+from mrda_eval.report import panel
 from mrda_utils.errors import UserError, run
-from mrda_utils.report import panel
 
 
 def draw(protocol: str, scale: int) -> Image.Image:

@@ -36,14 +36,16 @@ from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError
 from mrda_data.protocols import Case, protocol_cases
 from mrda_data.sources import open_source
+from mrda_eval.evaluation import Restorer, evaluate, means
+from mrda_eval.report import write_csv
+from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.base_model import build_frozen
-from mrda_model.evaluation import Restorer, evaluate, means, mln_oracle, network_restorer, teacher_oracle
+from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_utils.command_line import parse
 from mrda_utils.errors import UserError, run
 from mrda_utils.files import written_whole
 from mrda_utils.options import OptionError
-from mrda_utils.report import write_csv
 from mrda_utils.seeding import torch_generator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -385,7 +387,7 @@ def draw_adaptation(args: argparse.Namespace) -> None:
             "max_side": args.max_side // scale * scale,
         }
     )
-    psnr = {"psnr": {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}}
+    psnr = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}})
     found = [row for item in evaluate(restorers, dataset, psnr, setting.device) for row in item.rows]
     curves = [Curve(*method, value) for method, value in means(found, "method").items()]
     plot, axis = pyplot().subplots(figsize=(6, 4.5))

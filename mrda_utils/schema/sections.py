@@ -243,13 +243,15 @@ class Metrics(Section):
     metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR and LPIPS, by a name of your choice.")
 
 
-Better = Annotated[Literal["higher", "lower"], Field(description="which of two values is the better one")]
+Better = Annotated[
+    Literal["higher", "lower"] | None, Field(description="not needed, each metric knows it; another value is refused")
+]
 
 
 class Validation(Section):
     """Validation during training."""
 
-    metrics: dict[Name, _metric(better=(Better, "higher"))] = Field(
+    metrics: dict[Name, _metric(better=(Better, None))] = Field(
         description="Metrics of BasicSR and LPIPS, by a name of your choice."
     )
     val_freq: Count = Field(description="iterations")

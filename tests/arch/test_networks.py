@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mrda_arch import DEN, MLN, RDAN, MRDAKernelNet, MRDANet
 from mrda_arch.arch_util import Upscaler
 from mrda_arch.rdan_arch import DAConv, RDAConv, depthwise_per_sample, modulation_maps
-from mrda_utils.complexity import count_mult_adds, count_parameters
+from mrda_eval.complexity import count_mult_adds, count_parameters
 from mrda_utils.resize import imresize
 
 TOY = {"num_feat": 8, "num_block": 2, "den_feat": 4}

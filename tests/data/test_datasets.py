@@ -125,9 +125,10 @@ def test_skip_corrupt_leaves_offenders_out_with_one_warning(folder, monkeypatch)
     assert [dataset.source.names[i] for i in dataset.indices] == ["a.PNG", "b.png", "sub/c.jpg", "sub/deeper/d.bmp"]
     (record,) = records
     assert record.levelname == "WARNING"
-    named = ", ".join(f"broken{i:02d}.png" for i in range(10))
-    reason = "damaged or smaller than 16 pixels (skip_corrupt)"
-    assert record.getMessage() == f"13 of 17 images left out, {reason}: {named}, and 3 more"
+    message = record.getMessage()
+    assert message.startswith("13 of 17 images left out (skip_corrupt): ")
+    assert all(f"broken{i:02d}.png: cannot be decoded" in message for i in range(10))
+    assert message.endswith("; and 3 more")
 
 
 def test_skip_corrupt_gives_the_items_of_the_remaining_images(folder):
@@ -194,5 +195,5 @@ def test_benchmark_images_and_side_can_be_limited(folder):
 def test_a_test_image_too_small_for_the_kernel_is_named(tmp_path):
     Image.new("RGB", (40, 10)).save(tmp_path / "thin.png")
     opt = {"name": "x", "dataroot_gt": str(tmp_path), "scale": 2, "protocol": "gaussian8", "kernel_size": 21}
-    with pytest.raises(ImageError, match=r"thin\.png: 10x40 pixels, at least 11x11 are needed"):
+    with pytest.raises(ImageError, match=r"thin\.png: 10x40 pixels, at least 12x12 are needed"):
         BenchmarkDataset(opt)

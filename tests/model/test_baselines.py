@@ -17,8 +17,10 @@ from skimage.color import rgb2ycbcr, ycbcr2rgb
 import mrda_arch  # noqa: F401
 import mrda_model  # noqa: F401
 from mrda_data import BenchmarkDataset
-from mrda_model.evaluation import evaluate, luma_restorer, network_restorer
-from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_eval.evaluation import Item, evaluate
+from mrda_metric import metrics_of
+from mrda_model.benchmark_test import test_pipeline as run_test
+from mrda_model.restorers import luma_restorer, network_restorer
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 from tests.model.conftest import SIZE
@@ -94,9 +96,9 @@ def test_a_baseline_sees_the_lr_images_of_every_other_method(run, tmp_path):
     dataset = BenchmarkDataset({**SET, **SMALL, "scale": 4, "kernel_size": 21})
     section, net = baseline(tmp_path, "RCAN")
     folder = run({"RCAN": section})
-    psnr = {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}
+    psnr = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}})
     with torch.no_grad():
-        expected = next(evaluate({"RCAN": lambda lq, gt: net(lq)}, dataset, psnr, torch.device("cpu"))).rows[0].value
+        expected = next(evaluate({"RCAN": lambda item: net(item.lq)}, dataset, psnr, torch.device("cpu"))).rows[0].value
     row = list(csv.DictReader((folder / "metrics.csv").open()))[1]
     assert float(row["value"]) == expected
 
@@ -109,7 +111,7 @@ def test_a_network_with_windows_sees_the_image_reflected_to_whole_windows(tmp_pa
     padded = F.pad(lq, (0, width - size[1], 0, height - size[0]), "reflect")
     with torch.no_grad():
         expected = net(padded)[..., : 4 * size[0], : 4 * size[1]]
-        assert torch.equal(network_restorer(net, 4)(lq, None), expected)
+        assert torch.equal(network_restorer(net, 4)(Item(lq)), expected)
 
 
 def test_a_network_of_one_channel_restores_y_and_leaves_the_colours(run, tmp_path):
@@ -119,7 +121,7 @@ def test_a_network_of_one_channel_restores_y_and_leaves_the_colours(run, tmp_pat
     y = torch.from_numpy(rgb2ycbcr(lq[0].numpy(), channel_axis=0)[:1] / 255).float()
     with torch.no_grad():
         expected[0] = 255 * net(y[None])[0, 0].numpy()
-        found = luma_restorer(network_restorer(net), 4)(lq, None)
+        found = luma_restorer(network_restorer(net), 4)(Item(lq))
     np.testing.assert_allclose(found[0], ycbcr2rgb(expected, channel_axis=0), atol=1e-5)
     content = json.loads((run({"Y": section}) / "metrics.json").read_text())
     assert content["costs"]["Y"]["mult_adds"] > 180 * 320 * 9 * (1 * 4 + 4 * 4 + 4 * 16)

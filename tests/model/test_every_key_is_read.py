@@ -17,7 +17,7 @@ import mrda_loss  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_model import base_model, idr_target
-from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_model.benchmark_test import test_pipeline as run_test
 from mrda_utils import command_line, pipeline
 from mrda_utils.options import read_options
 from scripts import generate_options_docs as generator

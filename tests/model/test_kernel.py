@@ -12,7 +12,7 @@ import mrda_model  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.degradation.kernels import gaussian_kernel
-from mrda_model.evaluation import evaluate
+from mrda_eval.evaluation import evaluate
 from mrda_utils.command_line import parse
 from mrda_utils.options import OptionError, read_options
 from tests.model.conftest import ROOT, shrunk
@@ -60,7 +60,7 @@ def test_in_a_test_the_kernel_is_that_of_the_protocol(tmp_path):
     dataset = BenchmarkDataset({**opt, "scale": 4, "kernel_size": 9})
     seen = []
     model.net_g_ema.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    for _ in evaluate({"x": model.restorer()}, dataset, {}, torch.device("cpu")):
+    for _ in evaluate({"x": model.restorer()}, dataset, [], torch.device("cpu")):
         pass
     expected = [gaussian_kernel(sigma, sigma, 0.0, 9) for sigma in (1e-3, 1.2, 2.4, 3.6)]
     assert expected[0][4, 4] == 1

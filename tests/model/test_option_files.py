@@ -11,7 +11,7 @@ import yaml
 
 import mrda_loss  # noqa: F401
 import mrda_model  # noqa: F401
-from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_model.benchmark_test import test_pipeline as run_test
 from mrda_utils.command_line import _check_consistency
 from mrda_utils.options import read_options
 from mrda_utils.pipeline import train_pipeline

@@ -13,8 +13,9 @@ from PIL import Image
 
 from mrda_arch import MLN, MRDANet
 from mrda_data import BenchmarkDataset, LQDataset
-from mrda_model.evaluation import bicubic_restorer, evaluate, network_restorer
-from mrda_model.test_pipeline import test_pipeline as run_test
+from mrda_eval.evaluation import evaluate
+from mrda_model.benchmark_test import test_pipeline as run_test
+from mrda_model.restorers import bicubic_restorer, network_restorer
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from scripts.prepare_data import pack
@@ -235,4 +236,4 @@ def test_a_method_without_a_finite_output_is_named(kind):
         "Broken": network_restorer(lambda lq: torch.full_like(lq, float("inf"))),
     }
     with pytest.raises(UserError, match=r"Broken on x chelsea\.png .*: the output is not finite"):
-        next(evaluate(restorers, dataset, {}, torch.device("cpu")))
+        next(evaluate(restorers, dataset, [], torch.device("cpu")))

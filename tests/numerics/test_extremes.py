@@ -11,14 +11,16 @@ from PIL import Image
 
 from mrda_arch import MLN, MRDANet
 from mrda_data.degradation import build_degradation
+from mrda_eval.evaluation import evaluate
+from mrda_eval.report import write_json
 from mrda_loss.idr_distill_loss import IDRDistillLoss
+from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.base_model import StageModel
-from mrda_model.evaluation import evaluate, mln_oracle, network_restorer, teacher_oracle
+from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from mrda_utils.events import record
-from mrda_utils.report import write_json
 from mrda_utils.seeding import torch_generator
 from tests.engine.conftest import run_folder
 from tests.model.conftest import STAGES, stage_options, train
@@ -182,7 +184,7 @@ class One(torch.utils.data.Dataset):
         return self.item
 
 
-PSNR = {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}
+PSNR = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}})
 FLAT, MANY = torch.full((3, 8, 8), 0.5), Adaptation(inner_lrs=(1e38,) * 3)
 
 

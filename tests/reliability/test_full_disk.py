@@ -15,7 +15,8 @@ from functools import partial
 import pytest
 import torch
 
-from mrda_utils import checkpoint, report
+from mrda_eval import report
+from mrda_utils import checkpoint
 from mrda_utils.curves import Curves
 from mrda_utils.errors import UserError
 from mrda_utils.events import record

@@ -14,8 +14,9 @@ from PIL import Image
 
 from mrda_data import BenchmarkDataset
 from mrda_data.degradation.kernels import gaussian_kernel
+from mrda_eval.evaluation import evaluate
 from mrda_model import base_model
-from mrda_model.evaluation import evaluate, network_restorer
+from mrda_model.restorers import network_restorer
 from mrda_utils.errors import UserError
 from mrda_utils.options import OptionError, parse_yaml
 from scripts import ablation
@@ -86,8 +87,7 @@ def test_the_table_has_mean_and_spread_over_seeds_beside_the_papers_values(tiny,
         test_set = BenchmarkDataset(
             {"name": "x", "dataroot_gt": str(tmp_path / "hr"), "protocol": "gaussian8", "scale": 4, "kernel_size": 21}
         )
-        metric = {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}}
-        found = evaluate({"x": network_restorer(net)}, test_set, metric, torch.device("cpu"))
+        found = evaluate({"x": network_restorer(net)}, test_set, ablation.PSNR, torch.device("cpu"))
         assert float(value["psnr"]) == pytest.approx(fmean(row.value for item in found for row in item.rows), abs=1e-6)
 
     cells = json.loads((out / "summary.json").read_text())
@@ -114,14 +114,15 @@ def test_a_table_of_kernels_has_a_column_each_and_oracles_are_measured_as_such(t
     assert float(values[1]["psnr"]) == pytest.approx(fmean(float(r["value"]) for r in rows if r["kernel"] == "bicubic"))
 
     opt = parse_yaml((out / "options/tiny_kernel_s0.yml").read_text(), "")
-    net = ablation.restorer(opt, torch.device("cpu")).net
+    weights = tmp_path / f"experiments/{opt['name']}/models/net_g_latest.pth"
+    net = base_model.build_frozen(opt["network_g"], str(weights), opt["model_type"], torch.device("cpu"))
     test_set = BenchmarkDataset(
         {"name": "x", "dataroot_gt": str(tmp_path / "hr"), "protocol": "gaussian8", "scale": 4, "kernel_size": 21}
     )
     item = test_set[3]
     sigma = item["task"]["sigma_x"]
     sr = net(item["lq"][None], gaussian_kernel(sigma, sigma).float()[None])
-    found = next(evaluate({"x": lambda lq, gt: sr}, Items([item]), ablation.PSNR, torch.device("cpu")))
+    found = next(evaluate({"x": lambda item: sr}, Items([item]), ablation.PSNR, torch.device("cpu")))
     own = read_csv(out / "rows/tiny_kernel_s0_Tiny_gaussian8.csv")[3]
     assert float(own["value"]) == pytest.approx(found.rows[0].value, abs=1e-6)
 

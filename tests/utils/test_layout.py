@@ -14,8 +14,9 @@ MAY_IMPORT = {
     "mrda_loss": {"mrda_utils"},
     "mrda_metric": {"mrda_utils"},
     "mrda_data": {"mrda_utils"},
-    "mrda_inference": {"mrda_utils", "mrda_arch", "mrda_data"},
-    "mrda_model": {"mrda_utils", "mrda_arch", "mrda_loss", "mrda_metric", "mrda_data"},
+    "mrda_eval": {"mrda_utils", "mrda_data", "mrda_metric"},
+    "mrda_inference": {"mrda_utils", "mrda_arch", "mrda_data", "mrda_eval"},
+    "mrda_model": {"mrda_utils", "mrda_arch", "mrda_loss", "mrda_metric", "mrda_data", "mrda_eval"},
 }
 
 

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from mrda_utils.published import published_cases, published_rows
-from mrda_utils.report import Cost, KernelTable, cost_table, panel, tables, text_of, write_csv, write_json
+from mrda_eval.published import published_cases, published_rows
+from mrda_eval.report import Cost, KernelTable, cost_table, panel, tables, text_of, write_csv, write_json
+from mrda_metric import metrics_of
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
 
@@ -16,7 +17,7 @@ METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4, "test_y_channel
 
 
 def test_published_rows_stand_where_the_protocol_matches():
-    text = tables(MEANS, {"Set5": OPT, "X": OPT}, METRICS, 4, "github")
+    text = tables(MEANS, {"Set5": OPT, "X": OPT}, metrics_of(METRICS), 4, "github")
     set5, other = text.split("X, gaussian8")
     assert "| MRDA_S (published)    |  31.98 | 0.8872 |" in set5
     assert "| Student               |  31.00 | 0.8800 |" in set5
@@ -25,13 +26,23 @@ def test_published_rows_stand_where_the_protocol_matches():
 
 @pytest.mark.parametrize("change", [{"kernel_size": 15}, {"max_images": 1}, {"max_side": 64}])
 def test_no_published_row_beside_part_of_the_protocol(change):
-    assert "published" not in tables(MEANS, {"Set5": {**OPT, **change}}, METRICS, 4, "github")
+    assert "published" not in tables(MEANS, {"Set5": {**OPT, **change}}, metrics_of(METRICS), 4, "github")
 
 
 @pytest.mark.parametrize("change", [{"crop_border": 0}, {"test_y_channel": False}])
 def test_no_published_row_beside_another_metric(change):
     metrics = {**METRICS, "psnr": {**METRICS["psnr"], **change}}
-    assert "published" not in tables(MEANS, {"Set5": OPT}, metrics, 4, "github")
+    text = tables(MEANS, {"Set5": OPT}, metrics_of(metrics), 4, "github")
+    assert "| MRDA_S (published)    |   -    | 0.8872 |" in text
+    both = {name: {**opt, **change} for name, opt in METRICS.items()}
+    assert "published" not in tables(MEANS, {"Set5": OPT}, metrics_of(both), 4, "github")
+
+
+def test_a_metric_of_another_name_has_the_published_values_of_its_type():
+    means = {("Set5", "Student", "psnr_y"): 31.0, ("Set5", "Student", "psnr"): 29.5}
+    metrics = {"psnr_y": METRICS["psnr"], "psnr": {"type": "calculate_psnr", "crop_border": 4}}
+    text = tables(means, {"Set5": OPT}, metrics_of(metrics), 4, "github")
+    assert "| MRDA_S (published)    |    31.98 |   -    |" in text
 
 
 @pytest.mark.parametrize(
@@ -44,11 +55,11 @@ def test_no_published_row_of_another_protocol(dataset, protocol, scale):
 def test_metrics_that_were_not_published_change_nothing():
     metrics = {**METRICS, "lpips": {"type": "calculate_lpips", "crop_border": 0}}
     means = {**MEANS, ("Set5", "Student", "lpips"): 0.12345}
-    text = tables(means, {"Set5": OPT}, metrics, 4, "github")
+    text = tables(means, {"Set5": OPT}, metrics_of(metrics), 4, "github")
     assert "| Student               |  31.00 | 0.8800 |  0.1235 |" in text
     assert "| MRDA_S (published)    |  31.98 | 0.8872 |  -      |" in text
     only = {("Set5", "Student", "lpips"): 0.12345}
-    assert "published" not in tables(only, {"Set5": OPT}, {"lpips": metrics["lpips"]}, 4, "github")
+    assert "published" not in tables(only, {"Set5": OPT}, metrics_of({"lpips": metrics["lpips"]}), 4, "github")
 
 
 def test_a_variant_of_a_benchmark_has_its_published_rows():
@@ -63,7 +74,7 @@ def kernel_tables(name, protocol, cases=CASES, note=""):
     """Lines of the tables of one data set, by their first cell and noise level."""
     means = {(name, "Student", metric): 1.0 for metric in ("psnr", "ssim")}
     opts = {name: {**OPT, "protocol": protocol}}
-    text = tables(means, opts, METRICS, 4, "github", {name: KernelTable(cases, VALUES, note)})
+    text = tables(means, opts, metrics_of(METRICS), 4, "github", {name: KernelTable(cases, VALUES, note)})
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     return text, {(row[0], row[1]): row[2:] for row in rows}
 
@@ -108,7 +119,9 @@ def test_published_cases_are_for_x4(scale):
 
 def test_a_set_without_ground_truth_has_a_table_of_its_metrics():
     means = {("Own", "Bicubic", "niqe"): 5.678, ("Own", "Student", "niqe"): 4.321}
-    text = tables(means, {"Own": {}, "None": {}}, {"niqe": {"type": "calculate_niqe"}}, 4, "github")
+    text = tables(
+        means, {"Own": {}, "None": {}}, metrics_of({"niqe": {"type": "calculate_niqe", "crop_border": 4}}), 4, "github"
+    )
     assert text.startswith("Own, LR images as given, x4\n\n| method   |   niqe |")
     assert "| Student  |   4.32 |" in text
     assert "None" not in text

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mrda_data.degradation.kernels import task_kernel
-from mrda_model.evaluation import Restored
-from mrda_utils import page, report
+from mrda_eval import page, report
+from mrda_eval.evaluation import Restored, Row
+from mrda_metric import Metric
 from mrda_utils.files import refusal_named, written_whole
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
@@ -25,12 +26,13 @@ class Shown(NamedTuple):
     viewer: page.Viewer
 
 
-def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: dict[str, dict], folder: Path) -> Shown:
+def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: list[Metric], folder: Path) -> Shown:
     """Write the panel; return it and what the page shows."""
     item, name = restored.item, dataset_opt["name"]
     one_kernel = "task" in item and dataset_opt["protocol"] != "realesrgan"  # which has several
     kernel = task_kernel(item["task"], dataset_opt["kernel_size"]).numpy() if one_kernel else None
-    values = {row.method: f" {row.value:.2f} dB" for row in restored.rows if row.metric == "psnr"}
+    psnr = next((metric for metric in metrics if metric.type == "calculate_psnr"), None)
+    values = {row.method: f" {_text(psnr, row)}" for row in restored.rows if psnr and row.metric == psnr.name}
     pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)
     titled = {method + values.get(method, ""): image for method, image in pictures.items()}
     stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
@@ -42,6 +44,10 @@ def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: dict
     with written_whole(path) as file:
         report.panel(titled, kernel).save(file, "PNG")
     return Shown(name, path, _viewer(restored, dataset_opt["scale"], oracles, metrics, kernel))
+
+
+def _text(metric: Metric, row: Row) -> str:
+    return f"{row.value:{metric.format}}{metric.kind.unit}"
 
 
 def _cropped(restored: Restored, scale: int, side: int) -> dict[str, np.ndarray]:
@@ -58,13 +64,12 @@ def _cropped(restored: Restored, scale: int, side: int) -> dict[str, np.ndarray]
 
 
 def _viewer(
-    restored: Restored, scale: int, oracles: set[str], metrics: dict[str, dict], kernel: np.ndarray | None
+    restored: Restored, scale: int, oracles: set[str], metrics: list[Metric], kernel: np.ndarray | None
 ) -> page.Viewer:
     """All pictures; at first bicubic upsampling against the last method that is no oracle, or LR against bicubic."""
-    values = {method: [] for method in restored.sr}
+    values, formats = {method: [] for method in restored.sr}, {metric.name: metric.format for metric in metrics}
     for row in restored.rows:
-        value = format(row.value, report.metric_digits(metrics[row.metric]))
-        values[row.method].append(f"{row.metric}\N{NO-BREAK SPACE}{value}")
+        values[row.method].append(f"{row.metric}\N{NO-BREAK SPACE}{row.value:{formats[row.metric]}}")
     images = _cropped(restored, scale, VIEWER_SIDE)
     pictures = [
         page.Picture(name, ", ".join(values.get(name, [])), page.picture_uri(image, lossless=name == "LR"))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import groupby
@@ -21,17 +21,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
+from mrda_eval.published import Published, published_cases, published_rows
+from mrda_metric import Metric
 from mrda_utils import __version__
 from mrda_utils.files import json_value, write_text
-from mrda_utils.published import published_cases, published_rows
 
 Means = dict[tuple[str, str, str], float]
 """(dataset, method, metric) -> mean over images and kernels."""
-
-
-def metric_digits(metric_opt: dict) -> str:
-    """Format of a metric's values."""
-    return ".4f" if metric_opt["type"] in ("calculate_ssim", "calculate_lpips") else ".2f"
 
 
 def file_hash(path: str | Path) -> str:
@@ -82,12 +78,14 @@ def write_json(
     write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", path)
 
 
-def follows_protocol(dataset: dict, metrics: dict[str, dict], scale: int) -> bool:
-    """Whether a published row may stand beside ours: whole set, 21x21 kernels, Y, border of `scale` pixels cropped."""
-    whole = "max_images" not in dataset and "max_side" not in dataset and dataset.get("kernel_size") == 21
-    compared = [metrics[name] for name in ("psnr", "ssim") if name in metrics]
-    on_y = all(opt["crop_border"] == scale and opt.get("test_y_channel") for opt in compared)
-    return whole and bool(compared) and on_y
+def is_whole(dataset: dict) -> bool:
+    """Whether published values may stand beside ours: whole images of the whole set, 21x21 kernels."""
+    return "max_images" not in dataset and "max_side" not in dataset and dataset.get("kernel_size") == 21
+
+
+def is_psnr(metric: Metric, scale: int) -> bool:
+    """Whether it is the PSNR of published tables."""
+    return metric.type == "calculate_psnr" and metric.is_published_for(scale)
 
 
 class KernelTable(NamedTuple):
@@ -117,13 +115,13 @@ class Table(NamedTuple):
 def tables(
     means: Means,
     datasets: dict[str, dict],
-    metric_opts: dict[str, dict],
+    metrics: Sequence[Metric],
     scale: int,
     fmt: str,
     by_kernel: dict[str, KernelTable] | None = None,
 ) -> str:
     """Text of all `comparisons`, in a format of `tabulate`."""
-    return text_of(comparisons(means, datasets, metric_opts, scale, by_kernel), fmt)
+    return text_of(comparisons(means, datasets, metrics, scale, by_kernel), fmt)
 
 
 def text_of(found: list[Table], fmt: str) -> str:
@@ -138,7 +136,7 @@ def text_of(found: list[Table], fmt: str) -> str:
 def comparisons(
     means: Means,
     datasets: dict[str, dict],
-    metric_opts: dict[str, dict],
+    metrics: Sequence[Metric],
     scale: int,
     by_kernel: dict[str, KernelTable] | None = None,
 ) -> list[Table]:
@@ -147,35 +145,44 @@ def comparisons(
     Args:
         means: see `Means`.
         datasets: options of each data set by its name.
-        metric_opts: options of each metric by its name.
+        metrics: what was measured.
         scale: upscaling factor.
         by_kernel: data sets that are to have a column a kernel.
     """
     found = []
     for name, opt in datasets.items():
-        metrics = list(dict.fromkeys(metric for dataset, _, metric in means if dataset == name))
+        measured = {metric for dataset, _, metric in means if dataset == name}
+        own = [metric for metric in metrics if metric.name in measured]
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
         title = f"{name}, {opt.get('protocol', 'LR images as given')}, x{scale}"
-        comparable = follows_protocol(opt, metric_opts, scale)
-        digits = {metric: metric_digits(metric_opts[metric]) for metric in metrics}
         if by_kernel and name in by_kernel:
             table = by_kernel[name]
             note = f"{opt['protocol']}: {table.note}" if table.note else ""
             kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
-            for metric in metrics:
-                rows = _kernel_rows(table, methods, metric)
-                if comparable and metric == "psnr":
+            for metric in own:
+                rows = _kernel_rows(table, methods, metric.name)
+                if is_whole(opt) and is_psnr(metric, scale):
                     rows += _published_kernel_rows(table, published_cases(name, opt["protocol"], scale))
-                formats = ("", "g", *[digits[metric]] * (len(kernels) + 1))
+                formats = ("", "g", *[metric.format] * (len(kernels) + 1))
                 headers = ["method", "noise", *kernels, "mean"]
-                found.append(Table(name, f"{title}, {metric}", note, headers, rows, formats))
-        elif metrics:
-            rows = [[method, *(means[name, method, metric] for metric in metrics)] for method in methods]
-            for published in published_rows(name, opt["protocol"], scale) if comparable else ():
-                values = {"psnr": published.psnr, "ssim": published.ssim}
-                rows.append([f"{published.method} (published)", *(values.get(metric) for metric in metrics)])
-            found.append(Table(name, title, "", ["method", *metrics], rows, ("", *digits.values())))
+                found.append(Table(name, f"{title}, {metric.name}", note, headers, rows, formats))
+        elif own:
+            rows = [[method, *(means[name, method, metric.name] for metric in own)] for method in methods]
+            if is_whole(opt) and any(metric.is_published_for(scale) for metric in own):
+                rows += _published_rows(own, published_rows(name, opt["protocol"], scale), scale)
+            headers = ["method", *(metric.name for metric in own)]
+            found.append(Table(name, title, "", headers, rows, ("", *(metric.format for metric in own))))
     return found
+
+
+def _published_rows(metrics: list[Metric], published: list[Published], scale: int) -> list[list]:
+    """A row a method: its PSNR and SSIM under those of our metrics that measure them in the same way."""
+    rows = []
+    for row in published:
+        values = {"calculate_psnr": row.psnr, "calculate_ssim": row.ssim}
+        cells = (values[metric.type] if metric.is_published_for(scale) else None for metric in metrics)
+        rows.append([f"{row.method} (published)", *cells])
+    return rows
 
 
 def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[list]:
@@ -183,8 +190,8 @@ def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[li
     rows = []
     for method in methods:
         for level, cases in groupby(table.cases, key=itemgetter(2)):
-            values = [table.values[method, metric, label] for label, _, _ in cases]
-            rows.append([method, level, *values, fmean(values)])
+            values = [table.values.get((method, metric, label)) for label, _, _ in cases]
+            rows.append([method, level, *values, fmean(values) if None not in values else None])
     return rows
 
 
@@ -194,7 +201,7 @@ def _published_kernel_rows(table: KernelTable, published: dict[str, tuple[float,
 
 
 def published_kernels(table: KernelTable, published: dict[str, tuple[float, ...]]) -> KernelTable:
-    """The table with published PSNR, each method's in the order of the cases, in the place of ours."""
+    """The table with published values in the place of ours: PSNR, as metric "psnr", in the order of the cases."""
     values = {
         (f"{method} (published)", "psnr", label): value
         for method, row in published.items()
@@ -204,31 +211,38 @@ def published_kernels(table: KernelTable, published: dict[str, tuple[float, ...]
 
 
 def kernel_list(
-    dataset: str, values: dict[tuple[str, ...], float], metric_opts: dict[str, dict], published: KernelTable | None
+    dataset: str,
+    values: dict[tuple[str, ...], float],
+    metrics: Sequence[Metric],
+    published: KernelTable | None,
+    scale: int,
 ) -> list[Table]:
     """One table a metric with a row a kernel and a column a method; none where there is one kernel.
 
     Args:
         dataset: its name, for the titles.
         values: (kernel, method, metric) -> mean over images.
-        metric_opts: options of each metric by its name.
+        metrics: what was measured.
         published: PSNR of others, (method, "psnr", kernel) -> value, to stand beside ours; None for none.
+        scale: upscaling factor.
     """
-    kernels, methods, metrics = (list(dict.fromkeys(part)) for part in zip(*values, strict=True))
+    kernels, methods, measured = (list(dict.fromkeys(part)) for part in zip(*values, strict=True))
     found = []
     for metric in metrics if len(kernels) > 1 else ():
-        others = dict.fromkeys(method for method, _, _ in published.values) if published and metric == "psnr" else ()
+        if metric.name not in measured:
+            continue
+        beside = published.values if published and is_psnr(metric, scale) else {}
+        others = dict.fromkeys(method for method, _, _ in beside)
         rows = [
             [
                 kernel,
-                *(values[kernel, method, metric] for method in methods),
-                *(published.values[other, metric, kernel] for other in others),
+                *(values.get((kernel, method, metric.name)) for method in methods),
+                *(beside[other, "psnr", kernel] for other in others),
             ]
             for kernel in kernels
         ]
-        digits = metric_digits(metric_opts[metric])
         headers = ["kernel", *methods, *others]
-        found.append(Table(dataset, metric, "", headers, rows, ("", *[digits] * (len(headers) - 1))))
+        found.append(Table(dataset, metric.name, "", headers, rows, ("", *[metric.format] * (len(headers) - 1))))
     return found
 
 

@@ -14,26 +14,19 @@ from torch.utils.data import Dataset
 from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.protocols import PROTOCOLS
-from mrda_metric.lpips import alexnet_file
-from mrda_model.evaluation import (
-    Restorer,
-    Row,
-    evaluate,
-    gather_rows,
-    means,
-    missing_weights,
-    needs_ground_truth,
-)
-from mrda_model.test_model import MRDATestModel
-from mrda_model.test_pictures import VIEWER_SIDE, Shown, show
-from mrda_utils import __version__, page, report
+from mrda_eval import page, report
+from mrda_eval.complexity import LR_SIZE, device_name
+from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows, means
+from mrda_eval.pictures import VIEWER_SIDE, Shown, show
+from mrda_eval.published import published_cases
+from mrda_metric import Metric, metrics_of
+from mrda_model.benchmark_model import MRDATestModel
+from mrda_utils import __version__
 from mrda_utils.command_line import Run, parse
-from mrda_utils.complexity import LR_SIZE, device_name
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, write_text
 from mrda_utils.options import OptionError
-from mrda_utils.published import published_cases
 
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
@@ -52,12 +45,15 @@ MEAN_NOTE = (
 )
 
 
-def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
+def test_pipeline(root: Path, argv: list[str] | None = None) -> int:
     """Test the networks of an option file; prints the tables and writes the report.
 
     Args:
         root: folder of test.py.
         argv: command line; None for the process's own.
+
+    Returns:
+        Exit code: 0, or 1 if images could not be used or a metric had no value on one; the report counts them.
 
     Raises:
         UserError: a mistake in options, data or checkpoints.
@@ -65,16 +61,53 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> None:
     run = parse(root, argv, is_train=False)
     try:
         with contact_lost_ends():
-            _test(run)
+            return int(_test(run) > 0)
     finally:
         stop()
 
 
-def _test(run: Run) -> None:
-    opt = run.opt
-    folder = Path(opt["path"]["run"])
-    metrics = opt["val"]["metrics"]
-    datasets, left_out = {}, []
+def _test(run: Run) -> int:
+    """Run the test; return how many images and values are missing."""
+    opt, folder = run.opt, Path(run.opt["path"]["run"])
+    left_out: list[str] = []
+    datasets = _datasets(opt, left_out)
+    metrics = _metrics(opt, left_out)
+    unusable = [f"{name}: {reason}" for name, dataset in datasets.items() for reason in dataset.left_out]
+    if run.save_lr:
+        on_rank_0(lambda: _save_lr(datasets, run.save_lr))
+    model = build_model(opt)
+    parts = {name: _applicable(name, dataset, model, metrics, left_out) for name, dataset in datasets.items()}
+    rank, world_size = run.process.rank, run.process.world_size
+    if rank == 0:
+        print(*left_out, *unusable, sep="\n", end="\n" if left_out or unusable else "")  # noqa: T201
+    on_rank_0(lambda: _prepare_folder(folder, opt["name"]))
+    rows, shown_items, seconds, failures = [], [], [], []
+    for name, dataset in datasets.items():
+        shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
+        own, own_shown = [], []
+        for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
+            own.append((restored.index, restored.rows))
+            seconds += restored.seconds.items()
+            failures += restored.failures
+            if restored.index in shown:
+                item = show(restored, dataset.opt, model.oracles, parts[name].metrics, folder / "panels")
+                own_shown.append((restored.index, item))
+        rows += gather_rows(own)
+        shown_items += [item for _, item in sorted(entry for part in gather(own_shown) for entry in part)]
+    costs = _costs(model, [entry for part in gather(seconds) for entry in part])
+    missing = [*unusable, *(failure for part in gather(failures) for failure in part)]
+    if rank == 0:
+        _write(run, rows, costs, shown_items, datasets, metrics, [*left_out, *_missing_note(missing)])
+    return len(missing)
+
+
+def _datasets(opt: dict, left_out: list[str]) -> dict[str, Dataset]:
+    """The data sets whose images are there, by name; a line in `left_out` for each of the others.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = {}
     for dataset_opt in opt["datasets"].values():
         keys = {"BenchmarkDataset": ["dataroot_gt"], "LQDataset": ["dataroot_lq"]}
         wanted = [dataset_opt[key] for key in keys.get(dataset_opt["type"], ["dataroot_gt", "dataroot_lq"])]
@@ -82,36 +115,31 @@ def _test(run: Run) -> None:
         if missing:
             left_out.append(f"{dataset_opt['name']}: left out; put its images into {' and '.join(missing)}")
         else:
-            datasets[dataset_opt["name"]] = dataset_opt
-    if not datasets:
+            found[dataset_opt["name"]] = dataset_opt
+    if not found:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *left_out]))
-    for name, reason in missing_weights(metrics).items():
-        del metrics[name]
-        left_out.append(f"{name}: left out; {reason}")
-    datasets = {name: build_dataset(dataset_opt) for name, dataset_opt in datasets.items()}
-    if run.save_lr:
-        on_rank_0(lambda: _save_lr(datasets, run.save_lr))
-    model = build_model(opt)
-    parts = {name: _applicable(name, dataset, model, metrics, left_out) for name, dataset in datasets.items()}
-    rank, world_size = run.process.rank, run.process.world_size
-    if rank == 0:
-        print(*left_out, sep="\n", end="\n" if left_out else "")  # noqa: T201
-    on_rank_0(lambda: _prepare_folder(folder, opt["name"]))
-    rows, shown_items, seconds = [], [], []
-    for name, dataset in datasets.items():
-        shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
-        own, own_shown = [], []
-        for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
-            own.append((restored.index, restored.rows))
-            seconds += restored.seconds.items()
-            if restored.index in shown:
-                item = show(restored, dataset.opt, model.oracles, opt["val"]["metrics"], folder / "panels")
-                own_shown.append((restored.index, item))
-        rows += gather_rows(own)
-        shown_items += [item for _, item in sorted(entry for part in gather(own_shown) for entry in part)]
-    costs = _costs(model, [entry for part in gather(seconds) for entry in part])
-    if rank == 0:
-        _write(run, rows, costs, shown_items, datasets, left_out)
+    return {name: build_dataset(dataset_opt) for name, dataset_opt in found.items()}
+
+
+def _metrics(opt: dict, left_out: list[str]) -> list[Metric]:
+    """The metrics whose weights, if they need some, are there; a line in `left_out` for each of the others."""
+    found = []
+    for metric in metrics_of(opt["val"]["metrics"]):
+        try:
+            metric.weights_file()
+        except UserError as error:
+            left_out.append(f"{metric.name}: left out; {error}")
+        else:
+            found.append(metric)
+    return found
+
+
+def _missing_note(missing: list[str]) -> list[str]:
+    """What a reader of the means must know."""
+    if not missing:
+        return []
+    more = f" (and {len(missing) - 10} more)" if len(missing) > 10 else ""
+    return [f"{len(missing)} images or values are missing, and left out of the means: {'; '.join(missing[:10])}{more}"]
 
 
 def _prepare_folder(folder: Path, name: str) -> None:
@@ -147,19 +175,19 @@ class _Part(NamedTuple):
     """What one data set is tested by."""
 
     restorers: dict[str, Restorer]
-    metrics: dict[str, dict]
+    metrics: list[Metric]
 
 
-def _applicable(name: str, dataset: Dataset, model: MRDATestModel, metrics: dict[str, dict], left_out: list) -> _Part:
+def _applicable(name: str, dataset: Dataset, model: MRDATestModel, metrics: list[Metric], left_out: list) -> _Part:
     """All methods and metrics; without ground truth those that do not need it, and a line in `left_out`."""
     if not isinstance(dataset, LQDataset):
         return _Part(model.restorers, metrics)
-    compared = {metric for metric, opt in metrics.items() if needs_ground_truth(opt)}
+    compared = [metric.name for metric in metrics if metric.needs_gt]
     if model.oracles or compared:
-        left_out.append(f"{name}: has no ground truth, so without {', '.join([*model.oracles, *sorted(compared)])}")
+        left_out.append(f"{name}: has no ground truth, so without {', '.join([*model.oracles, *compared])}")
     return _Part(
         {method: restore for method, restore in model.restorers.items() if method not in model.oracles},
-        {metric: opt for metric, opt in metrics.items() if metric not in compared},
+        [metric for metric in metrics if not metric.needs_gt],
     )
 
 
@@ -176,15 +204,14 @@ def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, r
 
 
 def _kernel_list(
-    name: str, dataset_opt: dict, rows: list[Row], metrics: dict[str, dict], table: report.KernelTable | None
+    name: str, dataset_opt: dict, rows: list[Row], metrics: list[Metric], table: report.KernelTable | None
 ) -> list[report.Table]:
     """What the page shows kernel by kernel: every data set that has several."""
     values = means([row for row in rows if row.dataset == name], "kernel", "method", "metric")
-    others = None
-    if table and report.follows_protocol(dataset_opt, metrics, dataset_opt["scale"]):
-        cases = published_cases(name, dataset_opt["protocol"], dataset_opt["scale"])
-        others = report.published_kernels(table, cases)
-    return report.kernel_list(name, values, metrics, others) if values else []
+    others, scale = None, dataset_opt["scale"]
+    if table and report.is_whole(dataset_opt):
+        others = report.published_kernels(table, published_cases(name, dataset_opt["protocol"], scale))
+    return report.kernel_list(name, values, metrics, others, scale) if values else []
 
 
 def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, report.Cost]:
@@ -203,7 +230,8 @@ def _write(
     costs: dict[str, report.Cost],
     shown: list[Shown],
     datasets: dict[str, Dataset],
-    left_out: list[str],
+    metrics: list[Metric],
+    notes: list[str],
 ) -> None:
     opt, folder = run.opt, Path(run.opt["path"]["run"])
     with refusal_named(folder):
@@ -211,15 +239,14 @@ def _write(
     measured, by_kernel = means(rows), _kernel_tables(rows, datasets)
     weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
     weights |= {f"baselines.{name}.path": baseline["path"] for name, baseline in opt["baselines"].items()}
-    metrics = opt["val"]["metrics"]
-    for name, kind in metrics.items():
-        if kind["type"] == "calculate_lpips":
-            weights[f"val.metrics.{name}.weights"] = str(alexnet_file(kind.get("weights")))
+    weights |= {
+        f"val.metrics.{metric.name}.weights": str(metric.weights_file()) for metric in metrics if metric.kind.weights
+    }
     notes = [
-        MEAN_NOTE + "; ".join(f"{name} {kind}" for name, kind in metrics.items()),
+        MEAN_NOTE + "; ".join(f"{metric.name} {opt['val']['metrics'][metric.name]}" for metric in metrics),
         COST_NOTE.format(*LR_SIZE, device_name(run.process.device)),
         *([ORACLE_NOTE] if "network_t" in opt else []),
-        *left_out,
+        *notes,
     ]
     write_text(run.option_text, folder / f"{opt['name']}.yml")  # first: it marks the folder as ours
     report.write_csv(rows, Row._fields, folder / "metrics.csv")

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
+from mrda_eval.report import Table
 from mrda_utils.files import write_text
-from mrda_utils.report import Table
 
 TEMPLATE = Path(__file__).with_name("index.html.j2")
 

@@ -9,11 +9,12 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
+from mrda_eval.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
+from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen, freeze
-from mrda_model.evaluation import Restorer, bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
+from mrda_model.restorers import bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
-from mrda_utils.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
 from mrda_utils.options import OptionError
 
 
