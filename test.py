@@ -6,7 +6,7 @@ from pathlib import Path
 import mrda_arch  # noqa: F401  (these imports register networks, data sets, losses and stages)
 import mrda_data  # noqa: F401
 import mrda_loss  # noqa: F401
-from mrda_model.benchmark_test import test_pipeline
+from mrda_pipeline.benchmark_pipeline import test_pipeline
 from mrda_utils.errors import run
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import mrda_arch  # noqa: F401  (these imports register networks, data sets, los
 import mrda_data  # noqa: F401
 import mrda_loss  # noqa: F401
 import mrda_model  # noqa: F401
+from mrda_pipeline.train_pipeline import train_pipeline
 from mrda_utils.errors import run
-from mrda_utils.pipeline import train_pipeline
 
 if __name__ == "__main__":
     run(lambda: train_pipeline(Path(__file__).resolve().parent))

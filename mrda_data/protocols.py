@@ -10,9 +10,10 @@ from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
 
 from mrda_data.degradation import RealESRGANDegradation, Task
-from mrda_utils.options import OptionError, parse_yaml
-from mrda_utils.schema.fields import Section
+from mrda_utils.errors import OptionError
+from mrda_utils.fields import Section
 from mrda_utils.seeding import torch_generator
+from mrda_utils.yaml_text import parse_yaml
 
 REALESRGAN_CASES = 8
 

@@ -21,8 +21,7 @@ from mrda_inference.backends import backend_functions
 from mrda_inference.image_file import LONGEST_SIDE, Picture, check_target, read_picture, write_picture
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions, upscale
 from mrda_utils.checkpoint import CheckpointError
-from mrda_utils.errors import UNPRINTABLE, UserError, is_out_of_memory, run
-from mrda_utils.options import OptionError
+from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.resize import imresize
 from mrda_utils.shipped import PREFIX, shipped_weights
 

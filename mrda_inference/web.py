@@ -28,8 +28,7 @@ from mrda_inference.command_line import DEFAULT_WEIGHTS, automatic_tile, find_de
 from mrda_inference.image_file import read_picture
 from mrda_inference.known_kernels import Neighbour, known_kernels, nearest
 from mrda_inference.tiling import OVERLAP, centre, idr_region, network_functions, upscale
-from mrda_utils.errors import UserError, is_out_of_memory, run
-from mrda_utils.options import OptionError
+from mrda_utils.errors import OptionError, UserError, is_out_of_memory, run
 from mrda_utils.resize import imresize
 
 MOST_PIXELS = 2**19  # that are worked on: seconds to a minute on two cores

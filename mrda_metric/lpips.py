@@ -8,12 +8,13 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor, nn
 
+from mrda_metric.metric import Kind, register
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 
@@ -58,7 +59,13 @@ def lpips_network(path: Path) -> nn.Module:
     return network.requires_grad_(False)
 
 
-@METRIC_REGISTRY.register()
+def _weights(options: dict[str, Any]) -> Path:
+    path = alexnet_file(options.get("weights"))
+    lpips_network(path)  # the right one?
+    return path
+
+
+@register(Kind(higher_is_better=False, digits=4, weights=_weights))
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: str | None = None) -> float:
     """LPIPS 0.1 with AlexNet; lower is better.
 

@@ -7,15 +7,16 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
-from mrda_metric.lpips import alexnet_file, lpips_network
 from mrda_utils.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., float])
 
 LARGEST_TRIAL = 512  # pixels; a metric that has a value on an image of this side has one on larger ones
 
@@ -35,19 +36,23 @@ class Kind(NamedTuple):
     """The file that it needs, from its options; raises UserError where it is missing or not the right one."""
 
 
-def _alexnet(options: dict[str, Any]) -> Path:
-    path = alexnet_file(options.get("weights"))
-    lpips_network(path)
-    return path
-
-
 KINDS = {
     "calculate_psnr": Kind(higher_is_better=True, digits=2, unit=" dB"),
     "calculate_ssim": Kind(higher_is_better=True, digits=4),
     "calculate_niqe": Kind(higher_is_better=False, digits=2),
-    "calculate_lpips": Kind(higher_is_better=False, digits=4, weights=_alexnet),
 }
-"""By registered name."""
+"""By registered name: BasicSR's, and what `register` adds."""
+
+
+def register(kind: Kind) -> Callable[[F], F]:
+    """Function decorator: option files may name this metric; its arguments are `img`, perhaps `img2`, and options."""
+
+    def enter(function: F) -> F:
+        METRIC_REGISTRY.register(function)
+        KINDS[function.__name__] = kind
+        return function
+
+    return enter
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -32,7 +32,6 @@ from mrda_utils import checkpoint
 from mrda_utils.distributed import any_rank, gather
 from mrda_utils.errors import UserError
 from mrda_utils.seeding import torch_generator
-from mrda_utils.signals import stop_requested
 
 
 def freeze(net: nn.Module) -> nn.Module:
@@ -230,7 +229,11 @@ class StageModel(SRModel):
         return network_restorer(self.trained_network())
 
     def validation(
-        self, dataset: torch.utils.data.Dataset, current_iter: int, tb_logger: object
+        self,
+        dataset: torch.utils.data.Dataset,
+        current_iter: int,
+        tb_logger: object,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> dict[str, float] | None:
         """Measure the metrics of `val` on a BenchmarkDataset, shared among processes; log means and the best so far.
 

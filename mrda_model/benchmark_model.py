@@ -15,7 +15,7 @@ from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen, freeze
 from mrda_model.restorers import bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
-from mrda_utils.options import OptionError
+from mrda_utils.errors import OptionError
 
 
 @MODEL_REGISTRY.register()

@@ -10,8 +10,8 @@ from basicsr.archs import vgg_arch
 from basicsr.losses import build_loss
 from torch import nn
 
+from mrda_loss.vgg import vgg_path
 from mrda_utils import checkpoint
-from mrda_utils.vgg import vgg_path
 
 
 def build_perceptual_loss(opt: dict) -> nn.Module:

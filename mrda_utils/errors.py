@@ -21,6 +21,10 @@ class UserError(ValueError):
         return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..." for line in lines)
 
 
+class OptionError(UserError):
+    """A wrong option file or command line."""
+
+
 def _escaped(match: re.Match) -> str:
     return match[0].encode("unicode_escape").decode()
 

@@ -30,14 +30,15 @@ from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import build_frozen
 from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
+from mrda_options import force, validate
+from mrda_options.sections import DataRoot
+from mrda_pipeline.train_pipeline import train_pipeline
 from mrda_utils import checkpoint
 from mrda_utils.distributed import start
-from mrda_utils.errors import UserError, run
+from mrda_utils.errors import OptionError, UserError, run
+from mrda_utils.fields import Count, Name, Section, did_you_mean
 from mrda_utils.files import write_text
-from mrda_utils.options import OptionError, force, parse_yaml, validate
-from mrda_utils.pipeline import train_pipeline
-from mrda_utils.schema.fields import Count, Name, Section, did_you_mean
-from mrda_utils.schema.sections import DataRoot
+from mrda_utils.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4

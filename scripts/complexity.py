@@ -20,9 +20,9 @@ from mrda_model.adaptation import Adaptation
 from mrda_model.base_model import freeze
 from mrda_model.benchmark_model import lr_multiple
 from mrda_model.restorers import teacher_oracle
+from mrda_options import read_options
 from mrda_utils.distributed import start
-from mrda_utils.errors import UserError, run
-from mrda_utils.options import OptionError, read_options
+from mrda_utils.errors import OptionError, UserError, run
 
 HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
 

@@ -19,7 +19,7 @@ from mrda_arch.rdan_arch import RGB_MEAN
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import run
-from mrda_utils.schema.fields import LARGEST_WIDTH
+from mrda_utils.fields import LARGEST_WIDTH
 
 Weights = dict[str, Tensor]
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from mrda_arch import MLN, MRDANet, network_from_file
 from mrda_utils import checkpoint
-from mrda_utils.errors import UserError, run
-from mrda_utils.options import OptionError
+from mrda_utils.errors import OptionError, UserError, run
 
 
 def about(net: MRDANet | MLN, title: str) -> dict[str, str]:

@@ -42,10 +42,9 @@ from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.base_model import build_frozen
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
-from mrda_utils.command_line import parse
-from mrda_utils.errors import UserError, run
+from mrda_options.command_line import parse
+from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.files import written_whole
-from mrda_utils.options import OptionError
 from mrda_utils.seeding import torch_generator
 
 ROOT = Path(__file__).resolve().parents[1]

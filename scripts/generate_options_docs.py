@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 import mrda_model  # noqa: F401
-from mrda_utils.schema.stages import STAGES, TestOptions
+from mrda_options.stages import STAGES, TestOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_NAMES = {
@@ -37,7 +37,7 @@ Every key that an option file may hold, and the stages that take it: *all*, or *
 complete and check the same keys by `options/schema.json`. In a key, `*` is a name of your choice; *required* means:
 where its section is there.
 
-Do not edit: `python scripts/generate_options_docs.py` writes it from `mrda_utils/schema/`, which checks option files.
+Do not edit: `python scripts/generate_options_docs.py` writes it from `mrda_options/`, which checks option files.
 """
 
 

@@ -20,9 +20,9 @@ import mrda_loss  # noqa: F401
 from mrda_data.degradation import Task, build_degradation
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.sources import BundledSource
-from mrda_utils.errors import run
+from mrda_options import read_options
+from mrda_utils.errors import OptionError, run
 from mrda_utils.files import written_whole
-from mrda_utils.options import OptionError, read_options
 from mrda_utils.seeding import torch_generator
 
 SIDE = 256  # pixels of the photograph that are shown, around its centre

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from mrda_data.images import ImageError
-from mrda_utils.errors import UserError
-from mrda_utils.options import OptionError
+from mrda_utils.errors import OptionError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "options/demo/train_mln_bicubic_x4.yml"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
+
+from mrda_utils.fields import Section
 
 Task = dict[str, float | str]
 """One draw of a degradation's parameters: plain numbers, flags and words that can be logged, saved and replayed."""
@@ -36,6 +39,41 @@ class Degradation(Protocol):
         Raises:
             ValueError: H or W no multiple of `scale`, or too small for the blur.
         """
+
+
+T = TypeVar("T", bound=type[Degradation])
+
+
+class Kind(NamedTuple):
+    """A registered degradation: what its section of an option file may hold, and the class that takes those options."""
+
+    options: type[Section]
+    degradation: type[Degradation]
+
+
+KINDS: dict[str, Kind] = {}
+"""By `type`, the only value of the options' field of this name."""
+
+
+def register(options: type[Section]) -> Callable[[T], T]:
+    """Class decorator: option files may name this degradation.
+
+    Args:
+        options: its section; the fields but `type` are the constructor's arguments beside `scale`.
+    """
+
+    def enter(degradation: T) -> T:
+        (kind,) = get_args(options.model_fields["type"].annotation)
+        KINDS[kind] = Kind(options, degradation)
+        return degradation
+
+    return enter
+
+
+def build_degradation(opt: dict, scale: int) -> Degradation:
+    """Build the degradation of an option file's `degradation` section: its `type` and that class's arguments."""
+    arguments = {key: value for key, value in opt.items() if key != "type"}
+    return KINDS[opt["type"]].degradation(scale=scale, **arguments)
 
 
 def uniform(generator: torch.Generator, low: float, high: float) -> float:

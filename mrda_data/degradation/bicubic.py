@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mrda_data.degradation.base import Task, check_multiple, quantise
+from mrda_data.degradation.base import Task, check_multiple, quantise, register
+from mrda_utils.fields import Section
 from mrda_utils.resize import imresize
 
 
+class Bicubic(Section):
+    """MATLAB bicubic downsampling alone."""
+
+    type: Literal["bicubic"] = Field(description="kind of degradation")
+
+
+@register(Bicubic)
 class BicubicDegradation:
     """lq = quantise(gt downsampled by MATLAB's antialiased bicubic); there is nothing to draw."""
 

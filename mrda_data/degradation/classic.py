@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mrda_data.degradation.base import Task, check_multiple, quantise, uniform
+from mrda_data.degradation.base import Task, check_multiple, quantise, register, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
+from mrda_utils.fields import KernelSize, PositiveRange, Range, Section
 from mrda_utils.resize import imresize
 
 
@@ -32,6 +35,15 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
     return quantise(lq)
 
 
+class Isotropic(Section):
+    """Isotropic Gaussian blur, one width a task."""
+
+    type: Literal["isotropic"] = Field(description="kind of degradation")
+    sigma: PositiveRange = Field(description="range of the blur's standard deviation, pixels of gt")
+    kernel_size: KernelSize = Field(21, description="pixels, odd")
+
+
+@register(Isotropic)
 class IsotropicDegradation:
     """Isotropic Gaussian blur without noise, the setting of the Gaussian8 tables.
 
@@ -54,6 +66,17 @@ class IsotropicDegradation:
         return classic_degrade(gt, task, self.scale, self.kernel_size, generator)
 
 
+class Anisotropic(Section):
+    """Anisotropic Gaussian blur and noise, one kernel and one noise level a task; angles uniform on [0, pi)."""
+
+    type: Literal["anisotropic"] = Field(description="kind of degradation")
+    sigma_x: PositiveRange = Field(description="range of the standard deviation along the first axis, pixels of gt")
+    sigma_y: PositiveRange = Field(description="range of the standard deviation along the second axis, pixels of gt")
+    noise_sigma_255: Range = Field(description="range of the noise's standard deviation, on the 0-255 scale")
+    kernel_size: KernelSize = Field(21, description="pixels, odd")
+
+
+@register(Anisotropic)
 class AnisotropicDegradation:
     """Anisotropic Gaussian blur and noise, the paper's second classic setting; the angle is uniform on [0, pi).
 

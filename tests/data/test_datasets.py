@@ -14,7 +14,7 @@ from mrda_data import BenchmarkDataset, GTDataset
 from mrda_data.images import ImageError
 from mrda_data.protocols import protocol_cases
 from mrda_data.sources import BUNDLED, BundledSource, FolderSource, check_source
-from mrda_utils.sampler import StepSampler
+from mrda_pipeline.sampler import StepSampler
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from mrda_data import BenchmarkDataset, GTDataset, lmdb_source
 from mrda_data.images import ImageError
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, check_source, open_source
+from mrda_pipeline.sampler import StepSampler
 from mrda_utils.errors import UserError
-from mrda_utils.sampler import StepSampler
 
 RNG = np.random.default_rng(0)
 

@@ -6,9 +6,9 @@ import mrda_arch  # noqa: F401
 import mrda_loss  # noqa: F401
 import mrda_model  # noqa: F401
 from mrda_data import GTDataset
+from mrda_pipeline.train_pipeline import train_pipeline
 from mrda_utils import compat  # noqa: F401
 from mrda_utils.errors import run
-from mrda_utils.pipeline import train_pipeline
 from tests.model.conftest import ROOT
 
 read = GTDataset.__getitem__

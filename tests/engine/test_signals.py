@@ -91,7 +91,7 @@ def test_a_second_ctrl_c_does_not_wait_for_workers_that_have_just_begun():
     """A worker notes SIGTERM, like its parent, until it has handlers of its own; Python's exit would wait for ever."""
     program = """
 import multiprocessing, time
-from mrda_utils.signals import noted_signals
+from mrda_pipeline.signals import noted_signals
 with noted_signals():
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
     raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from mrda_eval import pictures
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import MetricError, metrics_of
 from mrda_model import base_model
-from mrda_model.benchmark_test import test_pipeline as run_test
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from tests.engine.conftest import events

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from mrda_utils.options import parse_yaml
+from mrda_utils.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("mln_bicubic", "mln_meta", "teacher", "student")
@@ -55,7 +55,7 @@ def train(opt: dict, *flags: str) -> Path:
     """Run train_pipeline on these options in this process; return the run's folder."""
     import mrda_loss  # noqa: F401
     import mrda_model  # noqa: F401
-    from mrda_utils.pipeline import train_pipeline
+    from mrda_pipeline.train_pipeline import train_pipeline
 
     folder = Path(opt["path"]["experiments_root"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ from basicsr.models import build_model
 import mrda_model  # noqa: F401
 from mrda_model.adaptation import Shots
 from mrda_model.base_model import build_frozen
+from mrda_options.command_line import parse
 from mrda_utils.checkpoint import CheckpointError
-from mrda_utils.command_line import parse
 from tests.model.conftest import ROOT, shrunk, train
 
 

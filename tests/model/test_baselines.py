@@ -19,8 +19,8 @@ import mrda_model  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Item, evaluate
 from mrda_metric import metrics_of
-from mrda_model.benchmark_test import test_pipeline as run_test
 from mrda_model.restorers import luma_restorer, network_restorer
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 from tests.model.conftest import SIZE

@@ -7,8 +7,8 @@ import json
 import pytest
 import yaml
 
-from mrda_model.benchmark_test import test_pipeline as run_test
-from mrda_utils.options import parse_yaml
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
+from mrda_utils.yaml_text import parse_yaml
 from scripts.prepare_data import pack
 from tests.model.conftest import ROOT
 

@@ -14,11 +14,11 @@ from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Row, evaluate, means
 from mrda_eval.report import Cost
 from mrda_metric import metrics_of
-from mrda_model.benchmark_test import _costs
-from mrda_model.benchmark_test import test_pipeline as run_test
 from mrda_model.restorers import bicubic_restorer, network_restorer
+from mrda_pipeline.benchmark_pipeline import _costs
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils.errors import UserError
-from mrda_utils.options import parse_yaml
+from mrda_utils.yaml_text import parse_yaml
 from tests.metric.test_lpips import alexnet
 from tests.model.conftest import ROOT, stage_options, train
 

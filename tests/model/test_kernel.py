@@ -13,8 +13,9 @@ from mrda_data import BenchmarkDataset
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_eval.evaluation import evaluate
-from mrda_utils.command_line import parse
-from mrda_utils.options import OptionError, read_options
+from mrda_options import read_options
+from mrda_options.command_line import parse
+from mrda_utils.errors import OptionError
 from tests.model.conftest import ROOT, shrunk
 
 

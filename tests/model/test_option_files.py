@@ -11,10 +11,10 @@ import yaml
 
 import mrda_loss  # noqa: F401
 import mrda_model  # noqa: F401
-from mrda_model.benchmark_test import test_pipeline as run_test
-from mrda_utils.command_line import _check_consistency
-from mrda_utils.options import read_options
-from mrda_utils.pipeline import train_pipeline
+from mrda_options import read_options
+from mrda_options.command_line import _check_consistency
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
+from mrda_pipeline.train_pipeline import train_pipeline
 from tests.model.conftest import ROOT, STAGES, shrunk
 
 OPTIONS = ROOT / "options"

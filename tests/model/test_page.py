@@ -19,7 +19,7 @@ from PIL import Image
 from mrda_data import BenchmarkDataset
 from mrda_eval.page import Picture, Section, Viewer, picture_uri, write_page
 from mrda_eval.report import Table
-from mrda_model.benchmark_test import test_pipeline as run_test
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from tests.model.test_baselines import baseline
 
 METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4, "test_y_channel": True} for name in ("psnr", "ssim")}

@@ -11,11 +11,11 @@ from basicsr.models import build_model
 from mrda_arch import MLN
 from mrda_data import GTDataset
 from mrda_model.adaptation import stack
+from mrda_options.command_line import parse
+from mrda_pipeline.train_pipeline import train_pipeline
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
-from mrda_utils.command_line import parse
 from mrda_utils.errors import UserError
-from mrda_utils.pipeline import train_pipeline
 from tests.model.conftest import ROOT, STAGES, stage_options, train
 
 

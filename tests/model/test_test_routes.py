@@ -14,8 +14,8 @@ from PIL import Image
 from mrda_arch import MLN, MRDANet
 from mrda_data import BenchmarkDataset, LQDataset
 from mrda_eval.evaluation import evaluate
-from mrda_model.benchmark_test import test_pipeline as run_test
 from mrda_model.restorers import bicubic_restorer, network_restorer
+from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from scripts.prepare_data import pack

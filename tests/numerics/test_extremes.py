@@ -18,9 +18,9 @@ from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.base_model import StageModel
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
+from mrda_pipeline.events import record
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
-from mrda_utils.events import record
 from mrda_utils.seeding import torch_generator
 from tests.engine.conftest import run_folder
 from tests.model.conftest import STAGES, stage_options, train

@@ -20,7 +20,13 @@ from tests.model.conftest import ROOT
 
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(
-    ["mrda_data", "mrda_loss", "mrda_model.benchmark_test", "mrda_utils.pipeline", "torch.utils.tensorboard"]
+    [
+        "mrda_data",
+        "mrda_loss",
+        "mrda_pipeline.benchmark_pipeline",
+        "mrda_pipeline.train_pipeline",
+        "torch.utils.tensorboard",
+    ]
 )
 
 
@@ -28,9 +34,9 @@ def _main(argv: list[str], output: Path, is_test: bool, prepare: Callable[[], No
     import mrda_arch  # noqa: F401
     import mrda_data  # noqa: F401
     import mrda_loss  # noqa: F401
-    from mrda_model.benchmark_test import test_pipeline
+    from mrda_pipeline.benchmark_pipeline import test_pipeline
+    from mrda_pipeline.train_pipeline import train_pipeline
     from mrda_utils.errors import run
-    from mrda_utils.pipeline import train_pipeline
 
     multiprocessing.set_start_method("fork", force=True)  # for the loader's workers, as in train.py
     torch.set_num_threads(1)

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from mrda_eval import report
+from mrda_pipeline.curves import Curves
+from mrda_pipeline.events import record
+from mrda_pipeline.train_pipeline import _LogFile
 from mrda_utils import checkpoint
-from mrda_utils.curves import Curves
 from mrda_utils.errors import UserError
-from mrda_utils.events import record
 from mrda_utils.files import append_line, write_text
-from mrda_utils.pipeline import _LogFile
 from tests.engine.conftest import events, run_folder
 from tests.model.conftest import ROOT, shrunk
 from tests.reliability.conftest import options

@@ -15,7 +15,7 @@ from basicsr.archs import build_network
 
 import mrda_arch  # noqa: F401
 from mrda_utils import checkpoint
-from mrda_utils.options import parse_yaml
+from mrda_utils.yaml_text import parse_yaml
 from tests.engine.conftest import alive, command, events, run_folder
 from tests.model.conftest import ROOT
 

@@ -17,8 +17,8 @@ from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_eval.evaluation import evaluate
 from mrda_model import base_model
 from mrda_model.restorers import network_restorer
-from mrda_utils.errors import UserError
-from mrda_utils.options import OptionError, parse_yaml
+from mrda_utils.errors import OptionError, UserError
+from mrda_utils.yaml_text import parse_yaml
 from scripts import ablation
 from tests.model.conftest import ROOT, STAGES, shrunk, stage_options
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from mrda_arch import MLN, MRDANet
 from mrda_model.base_model import build_frozen
+from mrda_options import read_options
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import run
-from mrda_utils.options import read_options
 from mrda_utils.resize import imresize
 from scripts.convert_official import from_official, main, official_names, to_official
 

@@ -85,7 +85,7 @@ def test_crops_do_not_overlap_and_are_spread_over_the_images(tmp_path):
 
 
 def test_the_teachers_representation_is_den_of_the_adapted_features(draw, chain):
-    from mrda_utils.command_line import parse
+    from mrda_options.command_line import parse
 
     draw("rdam")  # writes the option file
     arguments = type("A", (), {"opt": str(draw.hr.parent / "o.yml"), "images": str(draw.hr), "output": None})

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrda_utils.errors import UserError
-from mrda_utils.options import OptionError, parse_yaml, read_options, validate
+from mrda_options import read_options, validate
+from mrda_utils.errors import OptionError, UserError
+from mrda_utils.yaml_text import parse_yaml
 from tests.model.conftest import ROOT, STAGES
 from tests.security.conftest import LONG, SHORT
 

@@ -9,7 +9,9 @@ import mrda_arch  # noqa: F401
 import mrda_data  # noqa: F401
 import mrda_loss  # noqa: F401
 import mrda_model  # noqa: F401
-from mrda_utils.options import OptionError, force, parse_yaml, read_options, validate
+from mrda_options import force, read_options, validate
+from mrda_utils.errors import OptionError
+from mrda_utils.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(p for kind in ("train", "test") for p in (ROOT / "options").rglob(f"{kind}_*.yml"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mrda_utils.options import force, parse_yaml
+from mrda_options import force
+from mrda_utils.yaml_text import parse_yaml
 from scripts import generate_options_docs as generator
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrda_utils.sampler import StepSampler
+from mrda_pipeline.sampler import StepSampler
 from mrda_utils.seeding import numpy_generator, torch_generator
 
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from mrda_options.command_line import _resolve_paths
 from mrda_utils import shipped
-from mrda_utils.command_line import _resolve_paths
-from mrda_utils.errors import UserError
-from mrda_utils.options import OptionError
+from mrda_utils.errors import OptionError, UserError
 
 
 @pytest.fixture(autouse=True)

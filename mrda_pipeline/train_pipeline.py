@@ -18,14 +18,14 @@ from basicsr.utils import get_root_logger
 from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
 
+from mrda_options.command_line import Run, dump, parse
+from mrda_pipeline.events import record
+from mrda_pipeline.signals import noted_signals
+from mrda_pipeline.training_loop import TrainingLoop
 from mrda_utils import __version__, checkpoint
-from mrda_utils.command_line import Run, dump, parse
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import UserError
-from mrda_utils.events import record
 from mrda_utils.files import refusal_named, write_text
-from mrda_utils.signals import noted_signals
-from mrda_utils.training_loop import TrainingLoop
 
 
 class _LogFile(logging.FileHandler):

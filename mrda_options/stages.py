@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, Lt
 from pydantic import Field, model_validator
 
-from mrda_utils.schema.degradation import Anisotropic, Degradation, Isotropic
-from mrda_utils.schema.fields import LARGEST_BATCH, MethodName, Name, Section
-from mrda_utils.schema.sections import (
+from mrda_options.registered import degradation
+from mrda_options.sections import (
     Adaptation,
     AdversarialTrain,
     Baseline,
@@ -35,6 +34,7 @@ from mrda_utils.schema.sections import (
     TrainSet,
     Validation,
 )
+from mrda_utils.fields import LARGEST_BATCH, MethodName, Name, Section
 
 
 class Options(Section):
@@ -62,7 +62,7 @@ class TrainOptions(Options):
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
         Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
     ] = Field(description="`train`, and validation sets `val`, `val_...`.")
-    degradation: Degradation
+    degradation: degradation()
     degradation_per: Literal["task", "image"] = Field("task", description="what has a draw of its own")
     network_g: Mln | MrdaNet | MrdaKernelNet
     path: RunPath = Field(default_factory=RunPath)
@@ -184,7 +184,7 @@ class KernelOptions(TrainOptions):
     """Stage kernel, for comparison: the network is told the blur kernel."""
 
     model_type: Literal["MRDAKernelModel"] = Field(description="chooses the stage")
-    degradation: Isotropic | Anisotropic = Field(discriminator="type")
+    degradation: degradation("isotropic", "anisotropic")
     network_g: MrdaKernelNet
     train: NetworkTrain
 

@@ -21,12 +21,11 @@ from mrda_eval.pictures import VIEWER_SIDE, Shown, show
 from mrda_eval.published import published_cases
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
+from mrda_options.command_line import Run, parse
 from mrda_utils import __version__
-from mrda_utils.command_line import Run, parse
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
-from mrda_utils.errors import UserError
+from mrda_utils.errors import OptionError, UserError
 from mrda_utils.files import refusal_named, write_text
-from mrda_utils.options import OptionError
 
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import yaml
 
+from mrda_loss.vgg import vgg_path
+from mrda_options import read_options
 from mrda_utils.distributed import Process, start
-from mrda_utils.errors import UserError
-from mrda_utils.options import OptionError, read_options
+from mrda_utils.errors import OptionError, UserError
 from mrda_utils.shipped import PREFIX, shipped_weights
-from mrda_utils.vgg import vgg_path
 
 
 class Run(NamedTuple):

@@ -9,20 +9,20 @@ import time
 from pathlib import Path
 
 import torch
-from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, MessageLogger
 from basicsr.utils.logger import init_wandb_logger
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mrda_model.base_model import StageModel
+from mrda_pipeline.curves import Curves
+from mrda_pipeline.events import record
+from mrda_pipeline.sampler import StepSampler
+from mrda_pipeline.signals import lead_own_session, requested_by, stop_requested
 from mrda_utils import checkpoint
-from mrda_utils.curves import Curves
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
-from mrda_utils.events import record
-from mrda_utils.sampler import StepSampler
-from mrda_utils.signals import lead_own_session, requested_by, stop_requested
 
 DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
 
@@ -43,7 +43,7 @@ class TrainingLoop:
         self,
         opt: dict,
         process: Process,
-        model: BaseModel,
+        model: StageModel,
         train_set: Dataset,
         val_sets: list[Dataset],
         logger: logging.Logger,
@@ -138,7 +138,7 @@ class TrainingLoop:
     def _validate(self, current_iter: int) -> bool:
         """Validate on every set; False if a signal came in between."""
         for val_set in self.val_sets:
-            found = self.model.validation(val_set, current_iter, self.tb_logger)
+            found = self.model.validation(val_set, current_iter, self.tb_logger, stop_requested)
             if found is None:
                 return False
             if self.is_main:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import inspect
 import re
 import typing
+from collections.abc import Collection
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Len
 from basicsr.utils import registry
-from pydantic import AfterValidator, Field, GetPydanticSchema, create_model
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetPydanticSchema,
+    SerializeAsAny,
+    TypeAdapter,
+    WrapValidator,
+    create_model,
+)
 from torch import nn
 
-from mrda_utils.schema.fields import LARGEST_NETWORK, LARGEST_WIDTH, Count, Section, did_you_mean
+from mrda_data.degradation import KINDS
+from mrda_utils.fields import LARGEST_NETWORK, LARGEST_WIDTH, Count, Section, did_you_mean
 
 # BasicSR's arguments have no annotations, and its words are not ours
 _ARGUMENTS = {
@@ -59,12 +71,12 @@ _ARGUMENTS = {
 }
 
 
-def registered(kind: str, *names: str, skip: tuple[str, ...] = (), **fields: Any) -> Any:
+def registered(kind: str, names: Collection[str], skip: tuple[str, ...] = (), **fields: Any) -> Any:
     """Type of a mapping `type` + that object's arguments, `type` being in BasicSR's registry of this kind.
 
     Args:
         kind: ARCH, LOSS, METRIC ...
-        names: types that make sense here.
+        names: types that make sense here; looked at anew each time, so that later ones are known too.
         skip: arguments that do not come from the option file.
         fields: keys beside the arguments: (type, default).
     """
@@ -130,3 +142,15 @@ def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         fields[key] = (hint, ... if default is parameter.empty else default)
     return create_model(name, __base__=Section, __doc__=summary.split("\n")[0] or None, **fields)
+
+
+def degradation(*kinds: str) -> Any:
+    """Type of a `degradation` section: one of these kinds, or of all that are registered at the time."""
+
+    def union() -> Any:
+        return Annotated[reduce(or_, (KINDS[kind].options for kind in kinds or KINDS)), Field(discriminator="type")]
+
+    # the schema for editors has those that are registered now; a check knows later ones, too
+    return Annotated[
+        SerializeAsAny[union()], WrapValidator(lambda value, _: TypeAdapter(union()).validate_python(value))
+    ]

@@ -8,17 +8,18 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, Field, model_validator
 
-from mrda_utils.schema.fields import Count, FactorRange, KernelSize, Name, Section, did_you_mean
-from mrda_utils.schema.registered import registered
+from mrda_metric import metric
+from mrda_options.registered import registered
+from mrda_utils.fields import Count, FactorRange, KernelSize, Name, Section, did_you_mean
 
-Mln = registered("ARCH", "MLN")
-MrdaNet = registered("ARCH", "MRDANet")
-MrdaKernelNet = registered("ARCH", "MRDAKernelNet")
-Discriminator = registered("ARCH", "UNetDiscriminatorSN")
+Mln = registered("ARCH", ["MLN"])
+MrdaNet = registered("ARCH", ["MRDANet"])
+MrdaKernelNet = registered("ARCH", ["MRDAKernelNet"])
+Discriminator = registered("ARCH", ["UNetDiscriminatorSN"])
 _SR_NETWORKS = ("MRDANet", "MLN", "ECBSR", "EDSR", "MSRResNet", "RCAN", "RRDBNet", "SRVGGNetCompact", "SwinIR")
 _TRAINING_ONLY = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint")
 _ALWAYS_DEFAULT = ("patch_size", "qk_scale", "norm_layer", "ape")  # of SwinIR; others do not take any image, or no YAML
-SRNetwork = registered("ARCH", *_SR_NETWORKS, skip=(*_TRAINING_ONLY, *_ALWAYS_DEFAULT))
+SRNetwork = registered("ARCH", _SR_NETWORKS, skip=(*_TRAINING_ONLY, *_ALWAYS_DEFAULT))
 
 
 def _bundled(root: str) -> str:
@@ -148,7 +149,7 @@ class Distillation(Section):
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
 
 
-PixelLoss = registered("LOSS", "L1Loss", "MSELoss", "CharbonnierLoss")
+PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])
 
 
 class Train(Section):
@@ -233,8 +234,7 @@ class StudentTrain(AdversarialTrain):
 
 
 def _metric(**fields: Any) -> Any:
-    names = ("calculate_psnr", "calculate_ssim", "calculate_niqe", "calculate_lpips")
-    return registered("METRIC", *names, skip=("img", "img2", "input_order"), **fields)
+    return registered("METRIC", metric.KINDS, skip=("img", "img2", "input_order"), **fields)
 
 
 class Metrics(Section):

@@ -1,0 +1,1 @@
+"""What runs from an option file to an end: trainings and tests."""
