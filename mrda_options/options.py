@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mrda_data.degradation import KINDS
 from mrda_options.stages import STAGES, TestOptions
 from mrda_utils.errors import OptionError
 from mrda_utils.fields import did_you_mean
@@ -33,19 +34,8 @@ def force(options: dict, entries: list[str]) -> None:
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    tags = {
-        "bicubic",
-        "isotropic",
-        "anisotropic",
-        "realesrgan",
-        "GTDataset",
-        "BenchmarkDataset",
-        "LQDataset",
-        "PairedDataset",
-        "MultiStepLR",
-        "CosineAnnealingLR",
-        "[key]",
-    }
+    kinds = ("GTDataset", "BenchmarkDataset", "LQDataset", "PairedDataset", "MultiStepLR", "CosineAnnealingLR")
+    tags = {*KINDS, *kinds, "[key]"}  # pydantic's, between the keys
     return ".".join(str(part) for part in location if part not in tags)
 
 

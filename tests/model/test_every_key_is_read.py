@@ -183,6 +183,7 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
     opt["datasets"]["train"]["contrast"] = [0.5, 2.0]
     opt["datasets"]["val"] = with_lr_set(tmp_path)
     opt["val"] = {"val_freq": 2, "metrics": with_alexnet(tmp_path), "save_best": "psnr"}
+    opt["val"]["metrics"]["psnr"]["better"] = "higher"
     opt["train"].update(total_iter=2, clip_grad_norm=1.0)
     if stage in ("teacher", "student"):
         opt["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
