@@ -13,6 +13,7 @@ from mrda_data.degradation.kernels import task_kernel
 from mrda_model.adaptation import stack
 from mrda_model.base_model import StageModel
 from mrda_model.evaluation import KernelOracle
+from mrda_utils.transfer import send
 
 
 class BlurredShots(NamedTuple):
@@ -35,7 +36,8 @@ class MRDAKernelModel(StageModel):
         super().feed_data(data)
         size = self.opt["degradation"]["kernel_size"]
         draws = [self.draw(int(sample))[0] for sample in data["sample"]]
-        kernels = torch.stack([task_kernel(task, size) for task in draws]).to(self.tasks[0].gt)
+        gt = self.tasks[0].gt
+        kernels = send(torch.stack([task_kernel(task, size) for task in draws]), gt.device, gt.dtype)
         images = self.opt["datasets"]["train"]["images_per_task"]
         self.tasks = [BlurredShots(*task, own) for task, own in zip(self.tasks, kernels.split(images), strict=True)]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from mrda_data.degradation.base import Task, check_multiple, quantise, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
 from mrda_utils.resize import imresize
+from mrda_utils.transfer import send
 
 
 def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, generator: torch.Generator) -> Tensor:
@@ -28,7 +29,7 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
     lq = imresize(gt, 1 / scale)
     if task["noise_sigma_255"] > 0:
         noise = torch.randn(lq.shape, generator=generator)
-        lq = lq + (task["noise_sigma_255"] / 255 * noise).to(lq)
+        lq = lq + send(task["noise_sigma_255"] / 255 * noise, lq.device, lq.dtype)
     return quantise(lq)
 
 
