@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mrda_data.sources import check_source, first_ten, open_source
 from mrda_utils.seeding import numpy_generator
+from mrda_utils.transfer import send
 
 
 @DATASET_REGISTRY.register()
@@ -52,7 +53,10 @@ class GTDataset(Dataset):
         return self.indices[self._order[1][position]]
 
     def __getitem__(self, sample: int) -> dict[str, Tensor | int]:
-        """Return `gt` (3, gt_size, gt_size) float32 RGB in [0, 1] and the sample number."""
+        """Return `gt` (3, gt_size, gt_size) uint8 RGB, `sample`, its number, and with `contrast` that of this crop.
+
+        `crops` makes of a batch of them what is trained on: on the device, which gets a quarter of the bytes.
+        """
         image = self.source.read(self._image_index(sample))
         rng = numpy_generator(self.opt["manual_seed"], "crop", sample)
         size = self.opt["gt_size"]
@@ -64,8 +68,21 @@ class GTDataset(Dataset):
             gt = gt[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         if self.opt["use_rot"] and transpose:
             gt = gt.transpose(1, 0, 2)
-        gt = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))).float() / 255
+        item = {"gt": torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))), "sample": sample}
         if contrast := self.opt.get("contrast"):
-            factor, mean = math.exp(rng.uniform(*np.log(contrast))), gt.mean()
-            gt = ((gt - mean) * factor + mean).clamp(0, 1)
-        return {"gt": gt, "sample": sample}
+            item["contrast"] = math.exp(rng.uniform(*np.log(contrast)))
+        return item
+
+
+def crops(batch: dict[str, Tensor], device: torch.device) -> Tensor:
+    """Crops of a batch of GTDataset's items on `device`: (N, 3, H, W) RGB in [0, 1], torch's default dtype.
+
+    Each is changed by its own `contrast`, where the batch has that: a factor about the mean of the crop.
+    """
+    # a tensor on the device: by a number, CUDA multiplies by 1/255, which rounds otherwise than the CPU
+    white = torch.full((), 255.0, dtype=torch.float32, device=device)
+    gt = batch["gt"].to(device, non_blocking=True) / white
+    if "contrast" in batch:
+        factor, mean = send(batch["contrast"], device, gt.dtype).view(-1, 1, 1, 1), gt.mean((1, 2, 3), keepdim=True)
+        gt = ((gt - mean) * factor + mean).clamp(0, 1)
+    return gt.to(torch.get_default_dtype())

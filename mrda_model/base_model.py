@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation import Task, build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_data.gt_dataset import crops
 from mrda_eval.complexity import count_parameters
 from mrda_eval.evaluation import Restorer, evaluate, gather_rows, means
 from mrda_metric import metrics_of
@@ -128,10 +129,10 @@ class StageModel(SRModel):
                 group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
 
     def feed_data(self, data: dict) -> None:
-        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W), each task or image by a draw of its own."""
+        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W) uint8, each task or image by a draw of its own."""
         images = self.opt["datasets"]["train"]["images_per_task"]
         alike = images if self.opt["degradation_per"] == "task" else 1  # images that share a draw
-        gts = data["gt"].to(self.device, torch.get_default_dtype(), non_blocking=True)
+        gts = crops(data, self.device)
         lqs = []
         for gt, sample in zip(gts.split(alike), data["sample"][::alike], strict=True):
             lqs.append(self.degradation.apply(gt, *self.draw(int(sample))))

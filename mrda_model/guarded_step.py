@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -29,7 +28,9 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     _check_layouts(optimizer, parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, clip_grad_norm or math.inf)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip_grad_norm:
+        nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
     skipped = (~(norm + sum(losses)).isfinite()).float()
     if dist.is_initialized():
         dist.all_reduce(skipped, dist.ReduceOp.MAX)

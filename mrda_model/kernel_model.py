@@ -14,6 +14,7 @@ from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import stack
 from mrda_model.base_model import StageModel
 from mrda_model.restorers import kernel_oracle
+from mrda_utils.transfer import send
 
 
 class BlurredShots(NamedTuple):
@@ -36,7 +37,8 @@ class MRDAKernelModel(StageModel):
         super().feed_data(data)
         size = self.opt["degradation"]["kernel_size"]
         draws = [self.draw(int(sample))[0] for sample in data["sample"]]
-        kernels = torch.stack([task_kernel(task, size) for task in draws]).to(self.tasks[0].gt)
+        gt = self.tasks[0].gt
+        kernels = send(torch.stack([task_kernel(task, size) for task in draws]), gt.device, gt.dtype)
         images = self.opt["datasets"]["train"]["images_per_task"]
         self.tasks = [BlurredShots(*task, own) for task, own in zip(self.tasks, kernels.split(images), strict=True)]
 

@@ -13,6 +13,9 @@ from mrda_utils import compat  # noqa: F401  (before anything imports BasicSR)
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
     parser.addoption("--openvino", action="store_true", help="run the tests marked openvino, and no others")
+    parser.addoption(
+        "--device", choices=["mock", "cuda"], default="mock", help="where the tests of tests/device compute"
+    )
     parser.addoption("--soak-minutes", type=float, default=3, help="length of the slow test that watches memory")
 
 
@@ -28,6 +31,8 @@ def pytest_collection_modifyitems(config, items):
     others = [item for item in items if (item.get_closest_marker("openvino") is not None) != alone]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+    # at the end: the device that they register stays in the process
+    items.sort(key=lambda item: item.path.parent.name == "device")
     if not config.getoption("--runslow"):
         for item in items:
             if "slow" in item.keywords:

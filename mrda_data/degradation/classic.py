@@ -13,6 +13,7 @@ from mrda_data.degradation.base import Task, check_multiple, quantise, register,
 from mrda_data.degradation.kernels import blur, gaussian_kernel
 from mrda_utils.fields import KernelSize, PositiveRange, Range, Section
 from mrda_utils.resize import imresize
+from mrda_utils.transfer import send
 
 
 def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, generator: torch.Generator) -> Tensor:
@@ -31,7 +32,7 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
     lq = imresize(gt, 1 / scale)
     if task["noise_sigma_255"] > 0:
         noise = torch.randn(lq.shape, generator=generator)
-        lq = lq + (task["noise_sigma_255"] / 255 * noise).to(lq)
+        lq = lq + send(task["noise_sigma_255"] / 255 * noise, lq.device, lq.dtype)
     return quantise(lq)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mrda_data.degradation.base import Task
+from mrda_utils.transfer import send
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_size: int = 21) -> Tensor:
@@ -44,6 +45,8 @@ def task_kernel(task: Task, kernel_size: int = 21) -> Tensor:
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
     """Filter every channel of (N, C, H, W) with one odd square kernel; borders are reflected, edge not repeated.
 
+    The kernel lies on the CPU, the images wherever they are.
+
     Raises:
         ValueError: H or W not larger than half the kernel, where reflection ends.
     """
@@ -72,8 +75,8 @@ def filter2d(image: Tensor, kernel: Tensor) -> Tensor:
     if half < min(height, width):
         padded = F.pad(image, (half,) * 4, mode="reflect")
     else:
-        rows, columns = (mirrored(length, half).to(image.device) for length in (height, width))
+        rows, columns = (send(mirrored(length, half), image.device) for length in (height, width))
         padded = image[:, :, rows][..., columns]
     # one group a channel and sample: far faster on the CPU than one group that shares the kernel
-    weight = kernel.to(image).expand(n * c, 1, size, size)
+    weight = send(kernel, image.device, image.dtype).expand(n * c, 1, size, size)
     return F.conv2d(padded.reshape(1, n * c, *padded.shape[-2:]), weight, groups=n * c).view(image.shape)

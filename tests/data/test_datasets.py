@@ -8,9 +8,10 @@ import torch
 from basicsr.utils import get_root_logger
 from PIL import Image
 from scipy.stats import kstest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from mrda_data import BenchmarkDataset, GTDataset
+from mrda_data.gt_dataset import crops
 from mrda_data.images import ImageError
 from mrda_data.protocols import protocol_cases
 from mrda_data.sources import BUNDLED, BundledSource, FolderSource, check_source
@@ -50,7 +51,7 @@ def test_bundled_photographs():
 
 def test_a_crop_is_part_of_its_image_up_to_symmetry(folder):
     dataset = GTDataset(options(folder))
-    image = torch.from_numpy(dataset.source.read(dataset._image_index(5))).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(dataset.source.read(dataset._image_index(5))).permute(2, 0, 1)
     crops = image.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 16, 16)
     gt = dataset[5]["gt"]
     symmetries = [torch.rot90(x, k, (1, 2)) for x in (gt, gt.flip(2)) for k in range(4)]
@@ -64,16 +65,38 @@ def test_samples_depend_on_seed_and_number_alone(folder):
     assert not torch.equal(one[9]["gt"], GTDataset(options(folder, manual_seed=1))[9]["gt"])
 
 
-def test_contrast_is_multiplied_about_the_mean_of_the_crop(folder):
+def batch_of(dataset, samples):
+    """What is trained on, of these items as a DataLoader brings them."""
+    return crops(default_collate([dataset[i] for i in samples]), torch.device("cpu"))
+
+
+def test_a_batch_is_trained_on_as_float_in_0_1_whatever_the_default_dtype(folder):
+    dataset = GTDataset(options(folder))
+    levels = torch.stack([dataset[i]["gt"] for i in range(3)])
+    assert levels.dtype == torch.uint8
+    plain = batch_of(dataset, range(3))
+    assert torch.equal(plain, levels.float() / 255)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(batch_of(dataset, range(3)), plain.double())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_contrast_is_multiplied_about_the_mean_of_each_crop(folder):
+    plain = batch_of(GTDataset(options(folder)), range(5))
     for factor in (0.5, 1.0, 3.0):
-        plain, changed = (GTDataset(options(folder, **more))[7]["gt"] for more in ({}, {"contrast": [factor] * 2}))
-        centre = plain.sum() / plain.numel()
-        torch.testing.assert_close(changed, torch.clamp(factor * plain + (1 - factor) * centre, 0, 1))
+        changed = batch_of(GTDataset(options(folder, contrast=[factor] * 2)), range(5))
+        for before, after in zip(plain, changed, strict=True):
+            centre = before.sum() / before.numel()
+            torch.testing.assert_close(after, torch.clamp(factor * before + (1 - factor) * centre, 0, 1))
 
 
 def test_contrast_has_a_log_uniform_factor_for_each_crop(folder):
-    plain, changed = GTDataset(options(folder)), GTDataset(options(folder, contrast=[0.2, 0.8]))
-    factors = [float(changed[i]["gt"].std() / plain[i]["gt"].std()) for i in range(300)]
+    plain, changed = (
+        batch_of(GTDataset(options(folder, **more)), range(300)) for more in ({}, {"contrast": [0.2, 0.8]})
+    )
+    factors = (changed.std((1, 2, 3)) / plain.std((1, 2, 3))).numpy()
     assert kstest(np.log(factors), "uniform", (np.log(0.2), np.log(4))).pvalue > 0.01
 
 

@@ -104,6 +104,15 @@ def test_a_gradient_or_moment_in_another_layout_than_its_weight_is_refused(part)
     assert torch.equal(weight, before)
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_without_a_largest_norm_the_gradient_is_measured_and_not_written(clip):
+    weight = torch.nn.Parameter(torch.zeros(8))
+    weight.grad = torch.ones(8)
+    written = weight.grad._version
+    guarded_step(torch.optim.Adam([weight], fused=True), [], clip)
+    assert (weight.grad._version != written) == (clip is not None)
+
+
 def test_sides_of_one_have_any_stride():
     weight = torch.nn.Parameter(torch.zeros(1, 8, 1, 1))
     optimizer = torch.optim.Adam([weight], lr=1.0, fused=True)

@@ -29,7 +29,7 @@ def degraded(degradation_per, samples, images_per_task=2):
         "datasets": {"train": {"images_per_task": images_per_task}},
     }
     model.device, model.degradation = torch.device("cpu"), Marks()
-    model.feed_data({"gt": torch.zeros(len(samples), 3, 4, 4), "sample": torch.tensor(samples)})
+    model.feed_data({"gt": torch.zeros(len(samples), 3, 4, 4, dtype=torch.uint8), "sample": torch.tensor(samples)})
     return model
 
 

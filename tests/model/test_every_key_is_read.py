@@ -17,9 +17,9 @@ import mrda_loss  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_model import base_model, idr_target
-from mrda_options import read_options
+from mrda_options import command_line, read_options
+from mrda_pipeline import train_pipeline as pipeline
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
-from mrda_utils import command_line, pipeline
 from scripts import generate_options_docs as generator
 from tests.metric.test_lpips import alexnet
 from tests.model.conftest import ROOT, STAGES, shrunk, stage_options

@@ -32,8 +32,9 @@ def options(tmp_path, **changes):
 def test_the_network_is_told_the_kernel_that_blurred_each_image(degradation_per, tmp_path):
     run = parse(ROOT, ["-opt", str(options(tmp_path, degradation_per=degradation_per))], is_train=True)
     model = build_model(run.opt)
-    gt = torch.rand(4, 3, 48, 48)
-    model.feed_data({"gt": gt, "sample": torch.arange(8, 12)})
+    levels = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
+    gt = levels / 255
+    model.feed_data({"gt": levels, "sample": torch.arange(8, 12)})
     kernels = torch.cat([task.kernel for task in model.tasks])
     assert kernels.shape == (4, 9, 9)
     assert len(torch.unique(kernels, dim=0)) == {"task": 2, "image": 4}[degradation_per]

@@ -48,13 +48,13 @@ def weights(tmp_path_factory):
 def run(tmp_path, weights):
     """Function that tests all networks on data sets; returns report, rows of metrics.csv and metrics.json."""
 
-    def run(name, datasets, metrics=METRICS, flags=(), folder=weights):
+    def run(name, datasets, metrics=METRICS, flags=(), folder=weights, device="cpu"):
         net = {"type": "MRDANet", **SIZE, "upscale": 4}
         opt = {
             "name": name,
             "model_type": "MRDATestModel",
             "scale": 4,
-            "device": "cpu",
+            "device": device,
             "datasets": datasets,
             "network_g": {**net, "den_in_ch": 3},
             "network_t": {**net, "den_in_ch": 4},

@@ -119,7 +119,8 @@ def test_distillation_of_extreme_representations_is_finite(value):
 @pytest.mark.parametrize("contents", [("black", "white", "constant", "red"), ("black",) * 4, ("noise",) * 4])
 def test_a_training_step_on_such_images_is_taken(chain, tmp_path, stage, contents):
     model, batch = build(stage, chain, tmp_path)
-    model.feed_data({**batch, "gt": torch.cat([picture(content, 48, 48) for content in contents])})
+    levels = (255 * torch.cat([picture(content, 48, 48) for content in contents])).round().byte()
+    model.feed_data({**batch, "gt": levels})
     for iteration in (1, 2):
         model.optimize_parameters(iteration)
     assert model.skipped_steps() == (0, 0)
