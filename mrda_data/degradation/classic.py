@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mrda_data.degradation.base import Task, check_multiple, quantise, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
+from mrda_data.degradation.noise import add_gaussian_noise
 from mrda_utils.resize import imresize
 
 
@@ -27,8 +28,7 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
         gt = blur(gt, gaussian_kernel(task["sigma_x"], task["sigma_y"], task["theta"], kernel_size))
     lq = imresize(gt, 1 / scale)
     if task["noise_sigma_255"] > 0:
-        noise = torch.randn(lq.shape, generator=generator)
-        lq = lq + (task["noise_sigma_255"] / 255 * noise).to(lq)
+        lq = add_gaussian_noise(lq, task["noise_sigma_255"], False, generator)
     return quantise(lq)
 
 
