@@ -1,9 +1,10 @@
-"""How fast training crops are read: whole photographs, sub-images, and an LMDB of these, side by side in one run.
+"""How fast training crops are read: whole photographs, sub-images, an LMDB of these, and what a cache makes of them.
 
     python benchmarks/data.py [--images 12] [--repeats 5]
 
-The photographs are the bundled ones, enlarged to DIV2K's usual size, with a little noise in place of fine detail. One
-thread reads; the files lie in memory (the page cache), so what is compared is decoding, not the disk.
+The photographs are the bundled ones, enlarged to DIV2K's usual size, with a little noise in place of fine detail. All
+kinds are read side by side in one run, by one thread; the files lie in memory (the page cache), so what is compared is
+decoding, not the disk. `ram` and `mmap` are those of `datasets.train.cache`.
 """
 
 from __future__ import annotations
@@ -58,11 +59,19 @@ def main() -> None:
             kinds[f"sub-images {size}, step {step}, LMDB"] = output.with_name(f"{output.name}.lmdb")
         options = {"gt_size": GT_SIZE, "use_hflip": True, "use_rot": True, "manual_seed": 0}
         sets = {kind: GTDataset({**options, "dataroot_gt": str(path)}) for kind, path in kinds.items()}
+        for cache in ("ram", "mmap"):
+            kind = f"whole photographs, {cache}"
+            kinds[kind] = folder / cache
+            where = {"dataroot_gt": f"{folder}/HR", "cache": cache, "cache_folder": str(folder / cache)}
+            sets[kind] = GTDataset({**options, **where})
         reads = {kind: lambda s=dataset: [s[i] for i in range(CROPS)] for kind, dataset in sets.items()}
         seconds = interleaved(reads, args.repeats)
         rows = []
         for kind, path in kinds.items():
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / args.images / 1e6
+            if kind.endswith("ram"):
+                size = 3 * HEIGHT * WIDTH / 1e6
+            else:
+                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / args.images / 1e6
             rows.append((kind, len(sets[kind]) // args.images, size, CROPS / seconds[kind]))
     print(describe())  # noqa: T201
     headers = ("", "images from one", "MB from one", f"crops of {GT_SIZE} a second")

@@ -11,6 +11,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mrda_data.pixel_cache import cached
 from mrda_data.sources import check_source, first_ten, open_source
 from mrda_utils.seeding import numpy_generator
 from mrda_utils.transfer import send
@@ -25,16 +26,17 @@ class GTDataset(Dataset):
 
     Args:
         opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
-            rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each crop's own, and
-            `skip_corrupt`, which leaves unusable images out.
+            rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each crop's own,
+            `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
 
     Raises:
         ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
+        UserError: no room for the cache.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
-        self.source = open_source(opt["dataroot_gt"])
+        self.source = cached(open_source(opt["dataroot_gt"]), opt.get("cache", "none"), opt.get("cache_folder"))
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
         self.indices = list(check_source(self.source, opt["gt_size"], left_out=left_out))
         if left_out:

@@ -92,10 +92,19 @@ def read_file(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _check_header(data: np.ndarray, name: object) -> None:
-    """Refuse what would take too much memory or time, before anything is decoded: OpenCV does not ask."""
+def image_size(file: str | Path | io.BytesIO, name: object) -> tuple[int, int]:
+    """Height and width as the header of an image file has them; the pixels are not decoded.
+
+    Raises:
+        ImageError: no image, or larger than `MAX_PIXELS`.
+    """
+    return _read_header(file, name)[1:]
+
+
+def _read_header(file: str | Path | io.BytesIO, name: object) -> tuple[str, int, int]:
+    """Format, height and width; refuses what has more than `MAX_PIXELS`."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             kind, (width, height) = image.format, image.size
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,d} pixels; cut or reduce it") from error
@@ -105,6 +114,12 @@ def _check_header(data: np.ndarray, name: object) -> None:
         ) from error
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {height}x{width} is more than {MAX_PIXELS:,d} pixels; cut or reduce it")
+    return kind, height, width
+
+
+def _check_header(data: np.ndarray, name: object) -> None:
+    """Refuse what would take too much memory or time, before anything is decoded: OpenCV does not ask."""
+    kind, _, _ = _read_header(io.BytesIO(data), name)
     if kind in ("JPEG", "MPO") and data.tobytes().count(b"\xff\xda") > _MAX_SCANS:
         raise ImageError(f"{name}: a JPEG of more than {_MAX_SCANS} scans; store it anew")
 

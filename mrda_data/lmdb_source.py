@@ -7,6 +7,7 @@ the value an encoded image file.
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
-from mrda_data.images import ImageError, check_name, decode_rgb8
+from mrda_data.images import ImageError, check_name, decode_rgb8, image_size
 from mrda_utils.errors import UNPRINTABLE, UserError
 
 FIRST_MAP_SIZE = 1 << 30  # bytes; doubled whenever it is full
@@ -57,6 +58,10 @@ class LmdbSource:
     def read(self, index: int) -> np.ndarray:
         """Decode image `index`."""
         return decode_rgb8(self.encoded(index), f"{self.folder}: key {_key(self.names[index])!r}")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of image `index`, see `image_size`."""
+        return image_size(io.BytesIO(self.encoded(index)), f"{self.folder}: key {_key(self.names[index])!r}")
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of data.mdb, for every image."""

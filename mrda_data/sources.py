@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, read_file, read_rgb8
+from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
+from mrda_utils.files import user_cache
 
 BUNDLED = {
     "train": (
@@ -76,6 +77,10 @@ class FolderSource:
     def read(self, index: int) -> np.ndarray:
         """Decode image `index`."""
         return decode_rgb8(self.encoded(index), self.folder / self.names[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of image `index`, see `image_size`."""
+        return image_size(self.folder / self.names[index], self.folder / self.names[index])
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of every image's file."""
@@ -168,8 +173,7 @@ class _ScanCache:
     """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
-        self.path = root / f"scan-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.json"
+        self.path = user_cache() / f"scan-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.json"
         self.stamps = source.stamps()
 
     def load(self) -> dict[str, list[int]]:

@@ -130,7 +130,7 @@ def _resolve_paths(opt: dict, root: Path) -> None:
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
-        for key in ("dataroot_gt", "dataroot_lq"):
+        for key in ("dataroot_gt", "dataroot_lq", "cache_folder"):
             if key in dataset and not dataset[key].startswith("bundled:"):
                 dataset[key] = str(root / expanduser(dataset[key]))
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]

@@ -44,6 +44,10 @@ class TrainSet(Section):
         None, description="each crop's contrast is multiplied by a factor from this range, log-uniform"
     )
     skip_corrupt: bool = Field(False, description="leave out damaged or too small images with a warning, not an error")
+    cache: Literal["none", "ram", "mmap"] = Field(
+        "none", description="keep decoded images: in memory, or in a file that is mapped; see docs/data.md"
+    )
+    cache_folder: str | None = Field(None, description="of mmap's file, three bytes a pixel; ~/.cache/mrda by default")
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
     num_worker_per_gpu: Annotated[int, Ge(0), Le(256)] = Field(

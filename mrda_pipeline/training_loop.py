@@ -190,8 +190,8 @@ class TrainingLoop:
         if data_time > DATA_SHARE * iter_time and not self.data_warned:
             self.data_warned = True
             self.logger.warning(
-                "Reading data takes %d %% of the time; raise datasets.train.num_worker_per_gpu (now %d), or prepare "
-                "sub-images",
+                "Reading data takes %d %% of the time; raise datasets.train.num_worker_per_gpu (now %d), prepare "
+                "sub-images, or keep decoded images (datasets.train.cache, docs/data.md)",
                 100 * data_time / iter_time,
                 self.opt["datasets"]["train"]["num_worker_per_gpu"],
             )

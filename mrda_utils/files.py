@@ -55,6 +55,11 @@ def _flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
+def user_cache() -> Path:
+    """Folder of what can be made again, in the user's cache; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a text file in UTF-8, folders included; see `written_whole`."""
     with refusal_named(path):

@@ -22,7 +22,8 @@ def numpy_generator(seed: int, purpose: str, *counters: int) -> np.random.Genera
 def torch_generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     """Return a CPU torch generator that depends on `seed` (>= 0), `purpose` and the counters (>= 0) alone.
 
-    Draw on the CPU and move the result: the same numbers then reach every device.
+    Draw few numbers on the CPU and move them: the same then reach every device. Noise, of which there is much, is drawn
+    on the device, see `mrda_data.degradation.noise`.
     """
     state = int(_seed_sequence(seed, purpose, *counters).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state >> 1)

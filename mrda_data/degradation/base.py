@@ -31,7 +31,7 @@ class Degradation(Protocol):
         Args:
             gt: (N, 3, H, W) float RGB in [0, 1]; H and W multiples of `scale`.
             task: what `sample` returned.
-            generator: CPU generator, source of the noise.
+            generator: CPU generator; the noise, drawn where `gt` lies, depends on its state.
 
         Returns:
             lq (N, 3, H / scale, W / scale) on the 1/255 grid of [0, 1], dtype and device of `gt`.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mrda_data.degradation.base import Task, check_multiple, quantise, register, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
+from mrda_data.degradation.noise import add_gaussian_noise
 from mrda_utils.fields import KernelSize, PositiveRange, Range, Section
 from mrda_utils.resize import imresize
-from mrda_utils.transfer import send
 
 
 def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, generator: torch.Generator) -> Tensor:
@@ -31,8 +31,7 @@ def classic_degrade(gt: Tensor, task: Task, scale: int, kernel_size: int, genera
         gt = blur(gt, gaussian_kernel(task["sigma_x"], task["sigma_y"], task["theta"], kernel_size))
     lq = imresize(gt, 1 / scale)
     if task["noise_sigma_255"] > 0:
-        noise = torch.randn(lq.shape, generator=generator)
-        lq = lq + send(task["noise_sigma_255"] / 255 * noise, lq.device, lq.dtype)
+        lq = add_gaussian_noise(lq, task["noise_sigma_255"], False, generator)
     return quantise(lq)
 
 

@@ -19,7 +19,7 @@ from basicsr.utils import DiffJPEG, USMSharp
 from basicsr.utils.img_process_util import filter2D
 
 from mrda_data import BenchmarkDataset
-from mrda_data.degradation import RealESRGANDegradation
+from mrda_data.degradation import RealESRGANDegradation, noise
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d, gaussian_kernel
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
@@ -87,15 +87,100 @@ def test_gaussian_noise_equals_basicsr(gray, images):
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_poisson_noise_equals_basicsr(gray):
+def test_poisson_noise_equals_basicsr_on_equal_counts(gray, monkeypatch):
     image = photograph(40, 52, 2)
     image[1] = (image[1] * 8).round() / 8  # few distinct values
     image[0, 0, 0] = 1.2  # as left by a sinc filter
+
+    def torch_s_counts(values, doublings, generator):
+        return torch.poisson(values / 255 * 2.0**doublings, generator=generator)
+
+    monkeypatch.setattr(noise, "photon_counts", torch_s_counts)
     torch.manual_seed(3)
     theirs = basicsr_degradations.add_poisson_noise_pt(image, 2.2, gray_noise=float(gray))
     ours = add_poisson_noise(image, 2.2, gray, torch.Generator().manual_seed(3))
     assert_equal(ours, theirs)
     assert (ours - image.clamp(0, 1)).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("value", "doublings"), [(0, 8), (1, 0), (3, 4), (255, 0), (80, 3), (255, 5), (170, 6), (255, 8)]
+)
+def test_photon_counts_are_poisson_numbers(value, doublings):
+    size = 200_000
+    values, level = torch.full((2, size // 2), value), torch.full((2, 1), doublings)
+    counts = noise.photon_counts(values, level, torch_generator(0, "photons", value)).numpy().ravel()
+    reference = scipy.stats.poisson(value / 255 * 2**doublings)
+    mean, variance = reference.stats()
+    assert abs(counts.mean() - mean) <= 4 * math.sqrt(variance / size)
+    assert abs(counts.var() - variance) <= 4 * math.sqrt(
+        (variance + 2 * variance**2) / size
+    )  # fourth moment of Poisson
+    low, high = (int(reference.ppf(p)) for p in (50 / size, 1 - 50 / size))  # the tails are a class each
+    classes = np.bincount(counts.clip(low, high), minlength=high + 1)[low:]
+    tails = [reference.cdf(low), *reference.pmf(np.arange(low + 1, high)), reference.sf(high - 1)]
+    if high > low:
+        assert scipy.stats.chisquare(classes, size * np.array(tails)).pvalue > 1e-3
+    else:
+        assert (counts == low).all()
+
+
+def test_every_mean_s_urn_holds_the_poisson_probabilities():
+    keep, alias = (part.numpy().reshape(9, 256, -1) for part in noise._urns(torch.device("cpu")))
+    assert ((keep >= 0) & (keep <= 1)).all()
+    for doublings in range(9):
+        for value in range(256):
+            kept, other = keep[doublings, value], alias[doublings, value]
+            found = (kept + np.bincount(other, 1 - kept, len(kept))) / len(kept)
+            expected = scipy.stats.poisson.pmf(np.arange(len(kept)), value / 255 * 2**doublings)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+            assert expected.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_counts_of_neighbours_are_independent():
+    counts = noise.photon_counts(torch.full((4, 50_000), 200), torch.tensor(6), torch_generator(0, "photons")).double()
+    assert (torch.corrcoef(counts) - torch.eye(4)).abs().max() < 0.02
+    assert torch.corrcoef(torch.stack([counts[0, 1:], counts[0, :-1]]))[0, 1].abs() < 0.02
+
+
+def test_many_images_have_the_noise_of_their_kind_too(monkeypatch):
+    image = torch.full((5, 3, 16, 16), 0.5)
+    image[:, 0] = torch.arange(256).view(16, 16) / 255  # so white is 256 photons
+    monkeypatch.setattr(noise, "_AT_ONCE", 2 * image[0].numel())
+    counts = (add_poisson_noise(image, 1.0, False, torch_generator(0, "many")) - image)[:, 1:]
+    assert float(counts.std()) == pytest.approx(math.sqrt(128 / 255 / 256), rel=0.06)
+    assert (torch.corrcoef(counts.flatten(1)) - torch.eye(5)).abs().max() < 0.2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("add_noise", [add_gaussian_noise, add_poisson_noise])
+def test_on_a_gpu_noise_is_repeatable_of_its_own_and_not_waited_for(add_noise):
+    image = photograph(64, 64, 2).cuda()
+    first = add_noise(image, 3.0, False, torch_generator(0, "t"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = add_noise(image, 3.0, False, torch_generator(0, "t"))
+        other = add_noise(image, 3.0, False, torch_generator(1, "t"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    on_cpu = add_noise(image.cpu(), 3.0, False, torch_generator(0, "t"))
+    assert not torch.equal(first.cpu(), on_cpu)
+    assert float((first - image).std()) == pytest.approx(float((on_cpu - image.cpu()).std()), rel=0.1)
+
+
+def test_a_generator_of_another_device_is_seeded_by_the_cpu_s(monkeypatch):
+    generator = torch_generator(0, "t")
+    assert noise.generator_on(torch.device("cpu"), generator) is generator
+    seeds = []
+    elsewhere = SimpleNamespace(manual_seed=seeds.append)
+    monkeypatch.setattr(torch, "Generator", lambda device: elsewhere if device.type == "cuda" else None)
+    for _ in range(2):
+        noise.generator_on(torch.device("cuda", 0), generator)
+    monkeypatch.undo()
+    noise_seeds = torch_generator(0, "t")
+    assert seeds == [torch.randint(2**63 - 1, (), generator=noise_seeds).item() for _ in range(2)]
 
 
 @pytest.mark.parametrize("add_noise", [add_gaussian_noise, add_poisson_noise])

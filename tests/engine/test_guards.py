@@ -143,6 +143,7 @@ def test_slow_reading_is_warned_of_once(chain, tmp_path, monkeypatch):
     usual = next((chain / "demo_teacher_x4").glob("*.log")).read_text()
     assert "Reading data takes" not in usual
     assert "raise datasets.train.num_worker_per_gpu (now 0)" in log
+    assert "datasets.train.cache" in log
 
 
 def test_keep_last_prunes_and_the_best_stays(chain, tmp_path):
