@@ -6,8 +6,12 @@ import argparse
 import math
 import re
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from glob import glob
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -19,15 +23,17 @@ from mrda_data.images import SUFFIXES, ImageError
 from mrda_data.sources import image_names
 from mrda_inference.backends import backend_functions
 from mrda_inference.image_file import LONGEST_SIDE, Picture, check_target, read_picture, write_picture
-from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions, upscale
+from mrda_inference.tiling import OVERLAP, network_functions, one_behind, upscale
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
+from mrda_utils.numerics import set_numerics
 from mrda_utils.resize import imresize
 from mrda_utils.shipped import PREFIX, shipped_weights
 
 DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
-MEMORY = 2**30  # bytes that feature maps may take
+MEMORY = 2**30  # bytes that feature maps may take on the CPU, which has other work as well
 SMALLEST_TILE = 96  # pixels
+LARGEST_TILE = 2048  # pixels; what still larger ones share of their area, below 2 %, no longer costs time
 
 
 def main() -> None:
@@ -55,7 +61,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default="torch",
         help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install '.[openvino]'",
     )
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="auto: the half precision that the GPU is fast in; float32 on the CPU",
+    )
     parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")
     parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"of tiles, LR pixels (default {OVERLAP})")
     args = parser.parse_args(argv)
@@ -67,7 +78,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         raise OptionError(
             f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
         )
-    if args.backend == "onnx" and args.dtype != "float32":
+    if args.backend == "onnx" and args.dtype not in ("auto", "float32"):
         raise OptionError(f"--dtype {args.dtype}: --backend onnx computes in float32; openvino takes bfloat16 too")
     return args
 
@@ -83,61 +94,88 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     targets = _targets(args.input, args.output, args.format)
+    set_numerics()
     device = find_device(args.device if args.backend == "torch" else "cpu", args.dtype)
-    net, dtype = student(args.weights), getattr(torch, args.dtype)
+    net = student(args.weights)
+    dtype = fast_dtype(device) if args.dtype == "auto" else getattr(torch, args.dtype)
     if args.backend == "torch":
         functions = network_functions(net, device, dtype)
     else:
         functions = backend_functions(net, args.backend, dtype)
-    done = skipped = failed = 0
     written: dict[Path, Path] = {}
-    for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
-        try:
-            if UNPRINTABLE.search(str(target.relative_to(args.output))):
-                raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
-            if target in written:
-                raise ImageError(f"{source}: {target} is already that of {written[target]}; rename one of them")
-            written[target] = source
-            if target.exists() and target.samefile(source):
-                raise ImageError(f"{source}: its output would replace it; choose another -o")
-            if target.exists() and not args.overwrite:
-                tqdm.write(f"{target}: exists, left as it is; --overwrite replaces it", file=sys.stderr)
+
+    def begin(source: Path, target: Path) -> Callable[[], None]:
+        """Check and restore a picture; the function that is returned makes a file of it."""
+        if UNPRINTABLE.search(str(target.relative_to(args.output))):
+            raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
+        if target in written:
+            raise ImageError(f"{source}: {target} is already that of {written[target]}; rename one of them")
+        written[target] = source
+        if target.exists() and target.samefile(source):
+            raise ImageError(f"{source}: its output would replace it; choose another -o")
+        if target.exists() and not args.overwrite:
+            raise _LeftAlone(f"{target}: exists, left as it is; --overwrite replaces it")
+        picture = read_picture(source)
+        check_target(target, picture, net.upscale)
+        tile = args.tile or automatic_tile(net, picture.colour.shape[:2], device, args.overlap, dtype)
+        lq = to_tensor(picture.colour).to(device).expand(1, 3, -1, -1)
+        sr = upscale(lq, *functions, net.upscale, tile=tile, overlap=args.overlap, title=source.name)
+        return lambda: write_picture(enlarged(picture, sr, net.upscale, source.name), target)
+
+    def begun(writer: ThreadPoolExecutor) -> Iterator[tuple[Path, Future[None]]]:
+        """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
+        for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
+            try:
+                finish = begin(source, target)
+            except (_LeftAlone, UserError, MemoryError, RuntimeError) as error:
+                # without its traceback, which would hold the memory of this picture while the next one needs it
+                finish = partial(_fail, error.with_traceback(None) if is_out_of_memory(error) else error)
+            writing = writer.submit(finish)
+            del finish  # the writer lets go of the picture as soon as it is written
+            yield source, writing
+
+    done = skipped = failed = 0
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        # one file behind: the next picture is restored while the last one is encoded and written
+        for source, writing in one_behind(begun(writer)):
+            try:
+                writing.result()
+                done += 1
+            except _LeftAlone as reason:
+                tqdm.write(str(reason), file=sys.stderr)
                 skipped += 1
-                continue
-            picture = read_picture(source)
-            check_target(target, picture, net.upscale)
-            tile = args.tile or automatic_tile(net, picture.colour.shape[:2], device, args.overlap)
-            enlarged = upscale_picture(picture, functions, net.upscale, tile, args.overlap, source.name)
-            write_picture(enlarged, target)
-            done += 1
-        except UserError as error:
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            failed += 1
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            tqdm.write(f"error: {source}: out of memory; choose a smaller --tile", file=sys.stderr)
-            failed += 1
+            except UserError as error:
+                tqdm.write(f"error: {error}", file=sys.stderr)
+                failed += 1
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                tqdm.write(f"error: {source}: out of memory; choose a smaller --tile", file=sys.stderr)
+                failed += 1
     print(f"{done} upscaled, {skipped} left as they were, {failed} failed: {args.output}")  # noqa: T201
     return int(failed > 0)
 
 
-def upscale_picture(
-    picture: Picture,
-    functions: tuple[Encode, Restore],
-    scale: int,
-    tile: int | None,
-    overlap: int,
-    title: str | None = None,
-) -> Picture:
-    """Upscale colour by the network, alpha bicubically (exact where it is constant); the type of pixels stays.
+class _LeftAlone(Exception):  # noqa: N818  (no error)
+    """An output that is there already."""
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def enlarged(picture: Picture, sr: Tensor, scale: int, title: str) -> Picture:
+    """The picture with the network's colours, its alpha enlarged bicubically (exact where it is constant).
+
+    Args:
+        picture: as it was read; the type of its pixels stays.
+        sr: (1, 3, scale H, scale W) RGB in [0, 1] of it, on the CPU.
+        scale: how much larger.
+        title: for the message.
 
     Raises:
-        ImageError: the output is not finite.
+        ImageError: `sr` is not finite.
     """
-    sr = upscale(
-        to_tensor(picture.colour).expand(1, 3, -1, -1), *functions, scale, tile=tile, overlap=overlap, title=title
-    )
     if not torch.isfinite(sr).all():
         raise ImageError(f"{title}: the output is not finite; take --dtype float32")
     if picture.colour.shape[2] == 1:
@@ -194,19 +232,27 @@ def find_device(name: str, dtype: str = "float32") -> torch.device:
     """Device of this name; `auto` is CUDA where there is one.
 
     Raises:
-        OptionError: it is not there, or cannot compute in `dtype`.
+        OptionError: it is not there, gives nothing back (`meta`), or cannot compute in `dtype`.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that is not there
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name; a device that is not there
         reason = str(error).splitlines()[0]
         raise OptionError(f"--device {name}: cannot be used ({reason})") from error
     if device.type == "cpu" and dtype == "float16":
         raise OptionError("--dtype float16: takes a GPU; on the CPU choose bfloat16 or float32")
     return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The shortest type that the device multiplies in at full speed; float32 on everything but CUDA."""
+    if device.type != "cuda":
+        return torch.float32
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
 
 
 def student(weights: str) -> MRDANet:
@@ -227,11 +273,22 @@ def student(weights: str) -> MRDANet:
     return net
 
 
-def automatic_tile(net: MRDANet, sides: tuple[int, int], device: torch.device, overlap: int) -> int | None:
-    """Side of the tiles whose feature maps fit the memory; None if the whole image does."""
+def automatic_tile(
+    net: MRDANet, sides: tuple[int, int], device: torch.device, overlap: int, dtype: torch.dtype = torch.float32
+) -> int | None:
+    """Side of the tiles whose feature maps fit the memory; None if the whole image does.
+
+    On a GPU that is half of what is free, and the fewer bytes of `dtype` count; on the CPU at most MEMORY.
+    """
     known = net.hyper_parameters(net.state_dict())
-    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # float32, of LR size, measured
-    pixels = min(MEMORY, _free_memory(device) // 2) // (4 * known["num_feat"] * maps)
+    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # of LR size, measured
+    position = 4 * known["num_feat"] * maps  # bytes
+    memory = _free_memory(device) // 2
+    if device.type == "cuda":
+        position = position * (4 + dtype.itemsize) // 8  # half of it is the SR image, in float32 whatever `dtype` is
+        pixels = min(memory // position, LARGEST_TILE**2)
+    else:
+        pixels = min(memory, MEMORY) // position
     if math.prod(sides) <= pixels:
         return None
     return max(math.isqrt(pixels), SMALLEST_TILE, 2 * overlap)
@@ -240,7 +297,8 @@ def automatic_tile(net: MRDANet, sides: tuple[int, int], device: torch.device, o
 def _free_memory(device: torch.device) -> int:
     """Bytes that can be had on the device; where nobody knows, more than MEMORY."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
+        return torch.cuda.mem_get_info(device)[0] + unused
     table = Path("/proc/meminfo")
     available = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
     return int(available[1]) * 1024 if available else 4 * MEMORY

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from itertools import pairwise, product
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,10 +16,11 @@ from tqdm import tqdm
 from mrda_arch import MRDANet
 from mrda_arch.collapse import collapse_upscaler
 
+T = TypeVar("T")
 Encode = Callable[[Tensor], Tensor]
 """LR image (1, 3, h, w) -> IDR."""
 Restore = Callable[[Tensor, Tensor], Tensor]
-"""LR image or part of one (1, 3, h, w), IDR -> SR (1, 3, scale h, scale w) on the CPU."""
+"""LR image or part of one (1, 3, h, w), IDR -> SR (1, 3, scale h, scale w) where the LR image lies."""
 
 OVERLAP = 32
 IDR_PIXELS = 2**20
@@ -44,7 +46,7 @@ def network_functions(
 
     def restore(lq: Tensor, idr: Tensor) -> Tensor:
         with torch.inference_mode(), cast:
-            return net.rdan(lq.to(device), idr).float().cpu()
+            return net.rdan(lq.to(device), idr).float().to(lq.device)
 
     return encode, restore
 
@@ -91,6 +93,29 @@ def shares(intervals: list[tuple[int, int]], overlap: int, scale: int) -> list[T
     return result
 
 
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each only after the next one has been taken: what one began goes on beside the next."""
+    taken: list[T] = []
+    for item in items:
+        yield from taken
+        taken = [item]
+    yield from taken
+
+
+def fetched(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor to the CPU; the function that is returned waits for it alone, not for later work."""
+    copy = tensor.to("cpu", non_blocking=True)
+    if tensor.device.type != "cuda":
+        return lambda: copy
+    arrival = torch.cuda.current_stream(tensor.device).record_event()
+
+    def wait() -> Tensor:
+        arrival.synchronize()
+        return copy
+
+    return wait
+
+
 @torch.inference_mode()
 def upscale(
     lq: Tensor,
@@ -104,8 +129,10 @@ def upscale(
 ) -> Tensor:
     """Super-resolve one image; all tiles share the representation of the whole image.
 
+    While a GPU computes a tile the CPU adds the one before to the image, if `lq` is on the GPU.
+
     Args:
-        lq: (1, 3, h, w) float32 RGB in [0, 1] on the CPU.
+        lq: (1, 3, h, w) float32 RGB in [0, 1].
         encode: computes the representation, once.
         restore: computes the SR image of a tile.
         scale: of `restore`.
@@ -125,12 +152,20 @@ def upscale(
     idr = encode(idr_region(lq))
     sides = lq.shape[-2:]
     rows, columns = (spans(side, tile, overlap) if tile else [(0, side)] for side in sides)
-    row_shares, column_shares = (shares(intervals, overlap, scale) for intervals in (rows, columns))
-    out = lq.new_zeros(1, 3, *(scale * side for side in sides))
+    row_shares, column_shares = (
+        [share.to(lq.device) for share in shares(intervals, overlap, scale)] for intervals in (rows, columns)
+    )
+    out = torch.zeros(1, 3, *(scale * side for side in sides), dtype=lq.dtype)
     tiles = product(zip(rows, row_shares, strict=True), zip(columns, column_shares, strict=True))
     count, quiet = len(rows) * len(columns), None if title else True
-    for (row, row_share), (column, column_share) in tqdm(tiles, title, count, unit="tile", disable=quiet, leave=False):
-        sr = restore(lq[..., slice(*row), slice(*column)], idr)
-        sr = sr * column_share * row_share[:, None]
-        out[..., slice(*(scale * y for y in row)), slice(*(scale * x for x in column))] += sr
+
+    def restored() -> Iterator[tuple[slice, slice, Callable[[], Tensor]]]:
+        bar = tqdm(tiles, title, count, unit="tile", disable=quiet, leave=False)
+        for (row, row_share), (column, column_share) in bar:
+            sr = restore(lq[..., slice(*row), slice(*column)], idr)
+            sr = fetched(sr * column_share * row_share[:, None])
+            yield slice(*(scale * y for y in row)), slice(*(scale * x for x in column)), sr
+
+    for row, column, sr in one_behind(restored()):
+        out[..., row, column] += sr()
     return out

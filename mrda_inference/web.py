@@ -29,6 +29,7 @@ from mrda_inference.image_file import read_picture
 from mrda_inference.known_kernels import Neighbour, known_kernels, nearest
 from mrda_inference.tiling import OVERLAP, centre, idr_region, network_functions, upscale
 from mrda_utils.errors import OptionError, UserError, is_out_of_memory, run
+from mrda_utils.numerics import set_numerics
 from mrda_utils.resize import imresize
 
 MOST_PIXELS = 2**19  # that are worked on: seconds to a minute on two cores
@@ -251,6 +252,7 @@ def serve(argv: list[str] | None = None) -> None:
     gradio = import_gradio()
     from starlette.middleware import Middleware  # comes with gradio
 
+    set_numerics()
     net = student(args.weights)
     examine = examiner(net, find_device(args.device))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that uploads are removed

@@ -19,6 +19,7 @@ from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
 from mrda_utils.distributed import Process, start
 from mrda_utils.errors import OptionError, UserError
+from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights
 
 
@@ -85,6 +86,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _check_files(opt, root, is_train)
     if "perceptual_opt" in opt.get("train", {}):
         vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
+    set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
         is_train=is_train,

@@ -44,6 +44,9 @@ class Options(Section):
     model_type: str
     scale: Literal[2, 3, 4] = Field(description="upscaling factor")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    tf32: bool = Field(True, description="CUDA: convolutions of float32 in TF32; false: all in full float32")
+    deterministic: bool = Field(False, description="CUDA: the same bits each time; slower, no cudnn_benchmark then")
+    cudnn_benchmark: bool = Field(True, description="CUDA: cuDNN tries algorithms for each new size, takes the fastest")
     dist_params: Distributed = Field(default_factory=Distributed)
 
     @model_validator(mode="after")
@@ -202,6 +205,8 @@ class TestOptions(Options):
     """A test."""
 
     model_type: Literal["MRDATestModel"] = Field(description="chooses the test")
+    tf32: bool = Field(False, description="CUDA: convolutions of float32 in TF32; false: all in full float32")
+    cudnn_benchmark: bool = Field(False, description="CUDA: as in training; images of a test differ in size")
     datasets: dict[
         Annotated[str, Field(pattern=r"^test(_\w+)?$")],
         Annotated[BenchmarkSet | LQSet | PairedSet, Field(discriminator="type")],

@@ -176,8 +176,6 @@ def train_pipeline(root: Path, argv: list[str] | None = None) -> None:
 
 def _train(run: Run, stack: ExitStack) -> None:
     opt, process = run.opt, run.process
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
     get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
     on_rank_0(lambda: _lock(run, stack))
     train_set = build_dataset(opt["datasets"]["train"])

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -19,6 +21,7 @@ from mrda_utils.errors import UserError
 
 T = TypeVar("T")
 LOST = r"Connection (closed|reset)|Broken pipe|[Tt]imed out"  # how gloo tells that another process is gone or silent
+PATIENCE = 30  # seconds that leaving the process group may take after an error
 
 
 class Process(NamedTuple):
@@ -91,9 +94,25 @@ def start(launcher: str, device: str, timeout: int) -> Process:
 
 
 def stop() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
+    """Leave the process group; while an exception is on its way out, within PATIENCE seconds.
+
+    To destroy NCCL's group is to wait for all that is pending, which never ends if another process is gone, and holds
+    a lock that aborting needs: after an exception it is aborted at once. With gloo nothing is pending.
+    """
+    if not dist.is_initialized():
+        return
+    if sys.exc_info()[0] is None:
         dist.destroy_process_group()
+        return
+    aborts = "nccl" in dist.get_backend_config()
+
+    def leave() -> None:
+        with suppress(RuntimeError):  # what is on its way out says more
+            dist.group.WORLD.abort() if aborts else dist.destroy_process_group()
+
+    leaving = Thread(target=leave, daemon=True)  # one that hangs does not keep the process
+    leaving.start()
+    leaving.join(PATIENCE)
 
 
 def on_rank_0(work: Callable[[], T]) -> T:

@@ -37,6 +37,7 @@ class Stopped(Exception):  # noqa: N818  (no error)
         self.code = code
 
 
+NOT_DETERMINISTIC = r"\w+ does not have a deterministic implementation|not deterministic because it uses CuBLAS"
 OUT_OF_MEMORY = (
     "out of memory; a training needs less with lower datasets.train.tasks_per_gpu, images_per_task or gt_size "
     "(train.accumulation_steps keeps the batch of a step), or in bf16"
@@ -61,6 +62,8 @@ def run(
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             _end(f"error: {out_of_memory} ({str(error).splitlines()[0] if str(error) else 'MemoryError'})", 2)
+        if torch_refuses := re.search(NOT_DETERMINISTIC, str(error)):
+            _end(f"error: deterministic: true, but torch says '{torch_refuses[0]}'; set it to false", 2)
         raise
     except KeyboardInterrupt:
         _end(interrupted, 130)

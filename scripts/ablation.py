@@ -38,6 +38,7 @@ from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.fields import Count, Name, Section, did_you_mean
 from mrda_utils.files import write_text
+from mrda_utils.numerics import set_numerics
 from mrda_utils.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,6 +270,7 @@ def measure(options: dict, dataset: str, root: str, protocol: str, output: Path)
         root = root if root.startswith("bundled:") else str(ROOT / root)
         opt = {"name": dataset, "dataroot_gt": root, "protocol": protocol, "scale": SCALE, "kernel_size": 21}
         test_set = BenchmarkDataset(opt)
+        set_numerics()
         device = start("none", options.get("device", "auto"), 1800).device
         found = evaluate({options["name"]: restorer(options, device)}, test_set, PSNR, device)
         write_csv([row for item in found for row in item.rows], Row._fields, path)

@@ -23,6 +23,7 @@ from mrda_model.restorers import teacher_oracle
 from mrda_options import read_options
 from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, UserError, run
+from mrda_utils.numerics import set_numerics
 
 HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
 
@@ -68,6 +69,7 @@ def main() -> None:
     if min(*args.lr_size, args.runs) < 1:
         raise UserError(f"--lr_size {args.lr_size}, --runs {args.runs}: must be at least 1")
     opt, _ = read_options(args.opt, None, args.force_yml)
+    set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     device = start("none", opt["device"], timeout=1).device
     rows = [measure(name, net, *args.lr_size, device, args.runs) for name, net in networks(opt).items()]
     if "network_mln" in opt:

@@ -12,7 +12,7 @@ from mrda_arch import MRDANet, network_from_file
 from mrda_data.images import to_tensor
 from mrda_data.sources import BundledSource
 from mrda_inference import network_functions, tiling, upscale
-from mrda_inference.tiling import OVERLAP, idr_region, shares, spans
+from mrda_inference.tiling import OVERLAP, idr_region, one_behind, shares, spans
 from mrda_utils.shipped import shipped_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +59,35 @@ def test_the_representation_is_computed_once_and_shared():
     out = upscale(torch.rand(1, 3, 50, 70), encode, lambda lq, idr: idr.expand_as(lq), 1, tile=20, overlap=4)
     assert seen == [(1, 3, 50, 70)]
     torch.testing.assert_close(out, torch.full((1, 3, 50, 70), 0.25))
+
+
+def test_a_tile_is_added_to_the_image_while_the_next_one_is_computed(monkeypatch):
+    """What is waited for, a GPU's results, is asked for one tile late, and all of it in the end."""
+    story = []
+
+    def fetched(tensor):
+        story.append("computed")
+        return lambda: story.append("added") or tensor
+
+    monkeypatch.setattr(tiling, "fetched", fetched)
+    out = upscale(torch.rand(1, 3, 40, 10), lambda lq: lq, lambda lq, idr: torch.ones_like(lq), 1, tile=20, overlap=4)
+    assert story == ["computed", "computed", "added", "computed", "added", "added"]
+    torch.testing.assert_close(out, torch.ones(1, 3, 40, 10))
+
+
+def test_items_come_one_behind_and_none_is_lost():
+    taken = []
+
+    def items(count):
+        for n in range(count):
+            taken.append(n)
+            yield n
+
+    for count in range(4):
+        assert list(one_behind(items(count))) == list(range(count))
+    taken.clear()
+    assert next(one_behind(items(3))) == 0
+    assert taken == [0, 1]
 
 
 def test_of_a_huge_image_the_centre_is_encoded(monkeypatch):
