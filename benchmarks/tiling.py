@@ -24,7 +24,7 @@ from mrda_arch import MRDANet
 from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Item, Restorer, evaluate
 from mrda_inference import network_functions, upscale
-from mrda_inference.command_line import DEFAULT_WEIGHTS, student
+from mrda_inference.upscaler import DEFAULT_WEIGHTS, student
 from mrda_metric import metrics_of
 from mrda_utils.errors import UserError, run
 

@@ -24,10 +24,10 @@ from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
 from mrda_data.images import SUFFIXES
 from mrda_eval.page import picture_uri
-from mrda_inference.command_line import DEFAULT_WEIGHTS, automatic_tile, find_device, student, to_pixels, to_tensor
 from mrda_inference.image_file import read_picture
 from mrda_inference.known_kernels import Neighbour, known_kernels, nearest
 from mrda_inference.tiling import OVERLAP, centre, idr_region, network_functions, upscale
+from mrda_inference.upscaler import DEFAULT_WEIGHTS, automatic_tile, find_device, student, to_pixels, to_tensor
 from mrda_utils.errors import OptionError, UserError, is_out_of_memory, run
 from mrda_utils.numerics import set_numerics
 from mrda_utils.resize import imresize

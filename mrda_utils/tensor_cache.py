@@ -11,7 +11,7 @@ import torch
 Function = TypeVar("Function", bound=Callable)
 
 
-def tensor_cache(maxsize: int) -> Callable[[Function], Function]:
+def tensor_cache(maxsize: int | None) -> Callable[[Function], Function]:
     """`functools.lru_cache`, whose results serve inference and training alike.
 
     What is made under `torch.inference_mode` can never take part in a backward pass. So the function runs outside of

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from mrda_inference.backends import extra
-from mrda_inference.command_line import student
+from mrda_inference.upscaler import student
 from mrda_utils.errors import UserError, run
 from mrda_utils.files import written_whole
 from mrda_utils.shipped import PREFIX

@@ -5,13 +5,13 @@ Noise is drawn where the image lies: the CPU and CUDA draw different noise, each
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import torch
 from scipy.stats import poisson
 from torch import Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
+
+from mrda_utils.tensor_cache import tensor_cache
 
 _AT_ONCE = 2**21  # values; memory for more would come from the system each time, which takes longer than the draws
 _COUNTS = 512  # of photons that are told apart: 16 standard deviations above the largest mean, 256
@@ -88,7 +88,7 @@ def photon_counts(values: Tensor, doublings: Tensor, generator: torch.Generator)
     return torch.where(kept, count.flatten(), alias.index_select(0, entry)).view(values.shape)
 
 
-@cache
+@tensor_cache(maxsize=None)
 def _urns(device: torch.device) -> tuple[Tensor, Tensor]:
     """Urns of all means, by doublings and value: probability to keep (float64) and alias (int32), flat."""
     means = np.outer(2 ** np.arange(9), np.arange(256) / 255).reshape(-1, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mrda_utils import command_line
+from mrda_options import command_line
 from mrda_utils.distributed import Process
 
 

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from mrda_arch import MLN, MRDANet
 from mrda_data.sources import BundledSource
-from mrda_inference import command_line, network_functions
-from mrda_inference.command_line import automatic_tile, fast_dtype, upscale_files
+from mrda_inference import command_line, network_functions, upscaler
+from mrda_inference.command_line import upscale_files
+from mrda_inference.upscaler import automatic_tile, fast_dtype
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 
@@ -213,13 +214,13 @@ def test_other_weights_than_a_students_are_refused(folder, net, message):
 def test_tiles_come_when_memory_is_short(monkeypatch):
     net = MRDANet(num_feat=48, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
     cpu = torch.device("cpu")
-    monkeypatch.setattr(command_line, "_free_memory", lambda device: 2**40)
+    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**40)
     assert automatic_tile(net, (500, 500), cpu, 32) is None
     side = automatic_tile(net, (3000, 4000), cpu, 32)
     assert 512 < side < 1024
-    monkeypatch.setattr(command_line, "_free_memory", lambda device: 2**28)
+    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**28)
     assert 96 <= automatic_tile(net, (500, 500), cpu, 32) < side
-    monkeypatch.setattr(command_line, "_free_memory", lambda device: 0)
+    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 0)
     assert automatic_tile(net, (500, 500), cpu, 32) == 96
 
 
@@ -250,7 +251,7 @@ def test_on_a_gpu_tiles_follow_what_is_free_and_the_type(monkeypatch):
 
 def test_on_the_cpu_the_type_changes_no_tile(monkeypatch):
     net = MRDANet(num_feat=48, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
-    monkeypatch.setattr(command_line, "_free_memory", lambda device: 2**40)
+    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**40)
     sides = {automatic_tile(net, (3000, 4000), torch.device("cpu"), 32, t) for t in (torch.float32, torch.bfloat16)}
     assert sides == {836}
 

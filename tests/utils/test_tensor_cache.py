@@ -9,33 +9,29 @@ from pathlib import Path
 import pytest
 import torch
 
-import mrda_arch
-import mrda_data
-import mrda_inference
-import mrda_loss
-import mrda_metric
-import mrda_model
-import mrda_utils
 from mrda_arch import collapse
 from mrda_arch.arch_util import Upscaler
 from mrda_data.degradation import jpeg, sharpen
+from mrda_data.degradation.noise import add_poisson_noise
 from mrda_metric import lpips
 from mrda_model.adaptation import Adaptation, super_resolve
 from mrda_utils import resize
 from tests.metric.test_lpips import alexnet
+from tests.model.conftest import ROOT
 from tests.model.test_stages import build
 
 CACHES = {
     "mrda_utils.resize._taps": lambda x: resize.imresize(x, 0.25),
     "mrda_data.degradation.sharpen._smoothing": sharpen.usm_sharpen,
     "mrda_data.degradation.jpeg._jpeger": lambda x: jpeg.jpeg(x, 50),
+    "mrda_data.degradation.noise._urns": lambda x: add_poisson_noise(x, 1.0, False, torch.Generator().manual_seed(0)),
     "mrda_metric.lpips.lpips_network": lambda x: lpips.lpips_network(Path("alexnet.pth"))(x, 1 - x),
 }
 
 
 def found() -> dict:
     """Every function with a cache, by module and name."""
-    packages = (mrda_arch, mrda_data, mrda_inference, mrda_loss, mrda_metric, mrda_model, mrda_utils)
+    packages = [importlib.import_module(path.parent.name) for path in ROOT.glob("mrda_*/__init__.py")]
     names = [
         info.name for package in packages for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]

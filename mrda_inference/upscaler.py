@@ -1,0 +1,135 @@
+"""What the command line and the page share: weights, device, memory, and a picture's way into the network and back."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrda_arch import MRDANet, network_from_file
+from mrda_data.images import ImageError
+from mrda_inference.image_file import Picture
+from mrda_utils.checkpoint import CheckpointError
+from mrda_utils.errors import OptionError
+from mrda_utils.resize import imresize
+from mrda_utils.shipped import PREFIX, shipped_weights
+
+DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
+MEMORY = 2**30  # bytes that feature maps may take on the CPU, which has other work as well
+SMALLEST_TILE = 96  # pixels
+LARGEST_TILE = 2048  # pixels; what still larger ones share of their area, below 2 %, no longer costs time
+
+
+# ----------------------------------------------------------------------------------------- weights, device, memory
+def find_device(name: str, dtype: str = "float32") -> torch.device:
+    """Device of this name; `auto` is CUDA where there is one.
+
+    Raises:
+        OptionError: it is not there, gives nothing back (`meta`), or cannot compute in `dtype`.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name; a device that is not there
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"--device {name}: cannot be used ({reason})") from error
+    if device.type == "cpu" and dtype == "float16":
+        raise OptionError("--dtype float16: takes a GPU; on the CPU choose bfloat16 or float32")
+    return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The shortest type that the device multiplies in at full speed; float32 on everything but CUDA."""
+    if device.type != "cuda":
+        return torch.float32
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
+
+
+def student(weights: str) -> MRDANet:
+    """Read the weights of a student: a file, or `shipped:<name>`.
+
+    Raises:
+        UserError: no such weights, or those of another network.
+    """
+    path = shipped_weights(weights) if weights.startswith(PREFIX) else Path(weights)
+    net = network_from_file(path)
+    if not isinstance(net, MRDANet):
+        raise CheckpointError(f"{path}: weights of MLN; upscaling takes those of a student")
+    known = net.hyper_parameters(net.state_dict())
+    if known["den_in_ch"] != known["num_in_ch"]:
+        raise CheckpointError(f"{path}: weights of a teacher, which needs ground truth; take those of a student")
+    if (known["num_in_ch"], known["num_out_ch"]) != (3, 3):
+        raise CheckpointError(f"{path}: weights for {known['num_in_ch']} channels; upscaling takes RGB")
+    return net
+
+
+def automatic_tile(
+    net: MRDANet, sides: tuple[int, int], device: torch.device, overlap: int, dtype: torch.dtype = torch.float32
+) -> int | None:
+    """Side of the tiles whose feature maps fit the memory; None if the whole image does.
+
+    On a GPU that is half of what is free, and the fewer bytes of `dtype` count; on the CPU at most MEMORY.
+    """
+    known = net.hyper_parameters(net.state_dict())
+    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # of LR size, measured
+    position = 4 * known["num_feat"] * maps  # bytes
+    memory = _free_memory(device) // 2
+    if device.type == "cuda":
+        position = position * (4 + dtype.itemsize) // 8  # half of it is the SR image, in float32 whatever `dtype` is
+        pixels = min(memory // position, LARGEST_TILE**2)
+    else:
+        pixels = min(memory, MEMORY) // position
+    if math.prod(sides) <= pixels:
+        return None
+    return max(math.isqrt(pixels), SMALLEST_TILE, 2 * overlap)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that can be had on the device; where nobody knows, more than MEMORY."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
+        return torch.cuda.mem_get_info(device)[0] + unused
+    table = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
+    return int(available[1]) * 1024 if available else 4 * MEMORY
+
+
+# --------------------------------------------------------------------------------------------------------- pictures
+def enlarged(picture: Picture, sr: Tensor, scale: int, title: str) -> Picture:
+    """The picture with the network's colours, its alpha enlarged bicubically (exact where it is constant).
+
+    Args:
+        picture: as it was read; the type of its pixels stays.
+        sr: (1, 3, scale H, scale W) RGB in [0, 1] of it, on the CPU.
+        scale: how much larger.
+        title: for the message.
+
+    Raises:
+        ImageError: `sr` is not finite.
+    """
+    if not torch.isfinite(sr).all():
+        raise ImageError(f"{title}: the output is not finite; take --dtype float32")
+    if picture.colour.shape[2] == 1:
+        sr = sr.mean(1, keepdim=True)
+    alpha = None
+    if picture.alpha is not None:
+        alpha = to_pixels(imresize(to_tensor(picture.alpha), scale), picture.alpha.dtype)
+    return Picture(to_pixels(sr, picture.colour.dtype), alpha, picture.profile)
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, C) uint8 or uint16 -> (1, C, H, W) in [0, 1]."""
+    scaled = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
+
+
+def to_pixels(image: Tensor, dtype: np.dtype) -> np.ndarray:
+    """(1, C, H, W) -> (H, W, C), clipped and rounded."""
+    return (image[0].clamp(0, 1) * np.iinfo(dtype).max).round_().permute(1, 2, 0).numpy().astype(dtype)
