@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -23,33 +20,17 @@ from mrda_data.degradation import Task, build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_data.gt_dataset import crops
 from mrda_eval.complexity import count_parameters
-from mrda_eval.evaluation import Restorer, evaluate, gather_rows, means
+from mrda_eval.evaluation import Restorer
 from mrda_metric import metrics_of
 from mrda_model.adaptation import Shots, stack
 from mrda_model.adversary import Adversary
+from mrda_model.frozen import degradation_name, freeze
 from mrda_model.guarded_step import guarded_step
 from mrda_model.restorers import network_restorer
+from mrda_model.trained_part import TrainedPart
 from mrda_utils import checkpoint
-from mrda_utils.distributed import any_rank, gather
 from mrda_utils.errors import UserError
 from mrda_utils.seeding import torch_generator
-
-
-def freeze(net: nn.Module) -> nn.Module:
-    """Evaluation mode, no gradients."""
-    return net.eval().requires_grad_(False)
-
-
-def build_frozen(opt: dict, path: str, stage: str, device: torch.device, degradation: str | None = None) -> nn.Module:
-    """Build a network that is only read, with the weights of the stage that trained it (on this degradation)."""
-    net = build_network(opt)
-    checkpoint.load_network(net, path, stage=stage, degradation=degradation)
-    return freeze(net.to(device))
-
-
-def degradation_name(opt: dict) -> str:
-    """One line for an option file's `degradation` section, to compare checkpoints by."""
-    return ", ".join(f"{key} {value}" for key, value in opt.items())
 
 
 class StageModel(SRModel):
@@ -107,26 +88,19 @@ class StageModel(SRModel):
         self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
         # fused: the only form that skips a step without asking the device, see `guarded_step`
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
-        self.optimizers.append(self.optimizer_g)
+        ema = self.net_g_ema if self.ema_decay > 0 else None
+        self.parts = [TrainedPart("g", self.get_bare_model(self.net_g), self.optimizer_g, ema)]
         if "network_d" in self.opt:
             self.adversary = Adversary(self.opt, self.device)
-            self.optimizers.append(self.adversary.optimizer)
+            self.parts.append(TrainedPart("d", self.adversary.bare, self.adversary.optimizer))
+        self.optimizers = [part.optimizer for part in self.parts]  # BasicSR's log reads their learning rates
         self.skipped = torch.zeros(2, device=self.device)  # steps without finite gradients: all, and the last in a row
 
     # -------------------------------------------------------------------------------------------------------- step
     def update_learning_rate(self, current_iter: int, warmup_iter: int = 0) -> None:
-        """Set the learning rates of iteration `current_iter` (1-based), a function of options and iteration alone."""
-        train_opt = self.opt["train"]
-        scheduler = train_opt["scheduler"]
-        for optimizer, key in zip(self.optimizers, ("optim_g", "optim_d"), strict=False):
-            lr = train_opt[key]["lr"]
-            if scheduler["type"] == "CosineAnnealingLR":
-                wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
-                lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
-            else:
-                lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
+        """Set the learning rates of iteration `current_iter` (1-based)."""
+        for part in self.parts:
+            part.set_learning_rate(self.opt["train"], current_iter, warmup_iter)
 
     def feed_data(self, data: dict) -> None:
         """Degrade the crops `data["gt"]` (tasks * images, 3, H, W) uint8, each task or image by a draw of its own."""
@@ -145,8 +119,9 @@ class StageModel(SRModel):
         return self.degradation.sample(generator), generator
 
     def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
-        """A stage's losses on these tasks; their sum is minimised."""
-        raise NotImplementedError
+        """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on what `net_g` makes of lq."""
+        lq, gt = stack(tasks)
+        return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}
 
     def restoration_losses(self, sr: Tensor, gt: Tensor) -> dict[str, Tensor]:
         """`l_pix` of Eq. (2); with a discriminator, `l_percep` and `l_g_gan` of Eq. (3) as well."""
@@ -201,16 +176,9 @@ class StageModel(SRModel):
             clip = self.opt["train"].get("clip_grad_norm")
             skipped = torch.maximum(skipped, guarded_step(self.optimizer_g, self.losses.values(), clip))
             if self.ema_decay > 0:
-                self.model_ema(self.ema_decay)
+                self.parts[0].average(self.ema_decay)
         # on the device: the host reads it with the log
         self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
-
-    def model_ema(self, decay: float = 0.999) -> None:
-        """Move the averaged weights towards the current ones; buffers are copied."""
-        bare = self.get_bare_model(self.net_g)
-        torch._foreach_lerp_(list(self.net_g_ema.parameters()), [p.detach() for p in bare.parameters()], 1 - decay)
-        for averaged, current in zip(self.net_g_ema.buffers(), bare.buffers(), strict=True):
-            averaged.copy_(current)
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step, averaged over processes; every process must call it."""
@@ -229,64 +197,11 @@ class StageModel(SRModel):
         """How this stage super-resolves an image in validation."""
         return network_restorer(self.trained_network())
 
-    def validation(
-        self,
-        dataset: torch.utils.data.Dataset,
-        current_iter: int,
-        tb_logger: object,
-        stop_requested: Callable[[], bool] = lambda: False,
-    ) -> dict[str, float] | None:
-        """Measure the metrics of `val` on a BenchmarkDataset, shared among processes; log means and the best so far.
-
-        Returns:
-            Mean of each metric that has a value; None if a signal came, then nothing of this validation counts.
-        """
-        name, rank, world_size = dataset.opt["name"], self.opt["rank"], self.opt["world_size"]
-        own, failures = [], []
-        for restored in evaluate(
-            {self.opt["name"]: self.restorer()}, dataset, self.metrics, self.device, rank, world_size
-        ):
-            own.append((restored.index, restored.rows))
-            failures += restored.failures
-            if stop_requested():
-                break
-        if any_rank(stop_requested()):
-            return None
-        found = {metric: value for (_, _, metric), value in means(gather_rows(own)).items()}
-        best = self.best_metric_results.setdefault(name, {})
-        lines = [f"Validation {name}"]
-        for metric in self.metrics:
-            if metric.name not in found:
-                continue
-            value = found[metric.name]
-            if metric.name not in best or metric.is_better(value, best[metric.name]["val"]):
-                best[metric.name] = {"val": value, "iter": current_iter}
-                if rank == 0 and metric.name == self.opt["val"].get("save_best") and name == self._first_val_set():
-                    self.save_weights("best", current_iter)
-            shown = best[metric.name]
-            lines.append(f"\t # {metric.name}: {value:.4f}\tBest: {shown['val']:.4f} @ {shown['iter']} iter")
-            if tb_logger:
-                tb_logger.add_scalar(f"metrics/{name}/{metric.name}", value, current_iter)
-        get_root_logger().info("\n".join(lines))
-        if failures := [failure for part in gather(failures) for failure in part]:
-            message = "Validation %s: %d values are missing and left out of the means, for example %s"
-            get_root_logger().warning(message, name, len(failures), failures[0])
-        return found
-
-    def _first_val_set(self) -> str:
-        return next(opt["name"] for phase, opt in self.opt["datasets"].items() if phase != "train")
-
     # ------------------------------------------------------------------------------------------------- checkpoints
     def save_weights(self, label: int | str, current_iter: int) -> None:
-        """Write `models/net_g_<label>.pth`, and the discriminator's beside it."""
-        nets = {"params": self.get_bare_model(self.net_g)}
-        if self.ema_decay > 0:
-            nets["params_ema"] = self.net_g_ema
-        path = Path(self.opt["path"]["models"]) / f"net_g_{label}.pth"
-        checkpoint.save_network(nets, self.provenance, current_iter, path)
-        if self.adversary:
-            path = path.with_name(f"net_d_{label}.pth")
-            checkpoint.save_network({"params": self.adversary.bare}, self.provenance, current_iter, path)
+        """Write `models/net_g_<label>.pth`, and the discriminator's `net_d_<label>.pth` beside it."""
+        for part in self.parts:
+            part.save(Path(self.opt["path"]["models"]), label, self.provenance, current_iter)
 
     def save(self, current_iter: int) -> Path:
         """Write weights, then the training state that refers to them; return the state's path.
@@ -304,7 +219,7 @@ class StageModel(SRModel):
         state = {
             "iter": current_iter,
             "mrda": self.provenance._asdict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": [part.optimizer.state_dict() for part in self.parts],
             "best_metric_results": self.best_metric_results,
             "validated_iter": self.validated_iter,
             "skipped": self.skipped.tolist(),
@@ -324,17 +239,11 @@ class StageModel(SRModel):
             if origin[key] != value:
                 theirs, ours = checkpoint.different_parts(str(origin[key]), str(value))
                 raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
-        weights_path = checkpoint.network_of_state(state_path, "g")
-        checkpoint.load_network(self.get_bare_model(self.net_g), weights_path, "params")
-        if self.ema_decay > 0:
-            checkpoint.load_network(self.net_g_ema, weights_path, "params_ema")
-        if len(self.optimizers) != len(resume_state["optimizers"]):
+        if len(self.parts) != len(resume_state["optimizers"]):
             there, here = ("without", "with") if self.adversary else ("with", "without")
             raise checkpoint.CheckpointError(f"{state_path}: trained {there} network_d, the option file is {here} it")
-        if self.adversary:
-            checkpoint.load_network(self.adversary.bare, checkpoint.network_of_state(state_path, "d"), "params")
-        for optimizer, stored in zip(self.optimizers, resume_state["optimizers"], strict=True):
-            checkpoint.load_moments(optimizer, stored, state_path)
+        for part, moments in zip(self.parts, resume_state["optimizers"], strict=True):
+            part.resume(moments, state_path)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder
         self.validated_iter = resume_state["validated_iter"]

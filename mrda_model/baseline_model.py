@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor
 
-from mrda_model.adaptation import Shots, stack
 from mrda_model.base_model import StageModel
 
 
@@ -16,8 +12,3 @@ class MRDABaselineModel(StageModel):
     """Trains DEN and RDAN end to end with L_1; DEN looks at the LR image and no MLN or teacher tells it what to see."""
 
     start_stage = "MRDABaselineModel"
-
-    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
-        """Eq. (2)."""
-        lq, gt = stack(tasks)
-        return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}

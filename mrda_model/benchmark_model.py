@@ -12,7 +12,7 @@ from torch import nn
 from mrda_eval.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
 from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Adaptation
-from mrda_model.base_model import build_frozen, freeze
+from mrda_model.frozen import build_frozen, freeze
 from mrda_model.restorers import bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
 from mrda_utils.errors import OptionError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrda_model.adaptation import Adaptation, Shots, adapted_features
-from mrda_model.base_model import build_frozen, degradation_name
+from mrda_model.frozen import build_frozen, degradation_name
 
 
 class IDRTarget:

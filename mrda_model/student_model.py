@@ -10,7 +10,8 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mrda_model.adaptation import Shots, stack
-from mrda_model.base_model import StageModel, build_frozen
+from mrda_model.base_model import StageModel
+from mrda_model.frozen import build_frozen
 from mrda_model.idr_target import IDRTarget
 
 

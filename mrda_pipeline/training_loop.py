@@ -20,6 +20,7 @@ from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
 from mrda_pipeline.sampler import StepSampler
 from mrda_pipeline.signals import lead_own_session, requested_by, stop_requested
+from mrda_pipeline.validation import validate
 from mrda_utils import checkpoint
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
@@ -138,7 +139,7 @@ class TrainingLoop:
     def _validate(self, current_iter: int) -> bool:
         """Validate on every set; False if a signal came in between."""
         for val_set in self.val_sets:
-            found = self.model.validation(val_set, current_iter, self.tb_logger, stop_requested)
+            found = validate(self.model, val_set, current_iter, self.tb_logger)
             if found is None:
                 return False
             if self.is_main:

@@ -28,7 +28,7 @@ from mrda_eval.evaluation import Restorer, Row, evaluate, means
 from mrda_eval.report import write_csv
 from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation
-from mrda_model.base_model import build_frozen
+from mrda_model.frozen import build_frozen
 from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
 from mrda_options import force, validate
 from mrda_options.sections import DataRoot

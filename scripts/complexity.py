@@ -17,8 +17,8 @@ from tabulate import tabulate
 from mrda_eval.complexity import LR_SIZE, count_mult_adds, count_parameters, device_name, input_shapes, runtime
 from mrda_eval.evaluation import Item
 from mrda_model.adaptation import Adaptation
-from mrda_model.base_model import freeze
 from mrda_model.benchmark_model import lr_multiple
+from mrda_model.frozen import freeze
 from mrda_model.restorers import teacher_oracle
 from mrda_options import read_options
 from mrda_utils.distributed import start

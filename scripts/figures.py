@@ -40,7 +40,7 @@ from mrda_eval.evaluation import Restorer, evaluate, means
 from mrda_eval.report import write_csv
 from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
-from mrda_model.base_model import build_frozen
+from mrda_model.frozen import build_frozen
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_options.command_line import parse
 from mrda_utils.errors import OptionError, UserError, run

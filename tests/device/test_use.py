@@ -14,6 +14,7 @@ from mrda_arch import MRDANet
 from mrda_data import BenchmarkDataset
 from mrda_inference import command_line
 from mrda_inference.tiling import network_functions, upscale
+from mrda_pipeline.validation import validate
 from mrda_utils import checkpoint
 from tests.device.test_training import ALL_STAGES, GAN, LAST, TWO_STEPS, build
 from tests.model.conftest import SIZE, stage_options, train
@@ -68,9 +69,9 @@ def test_validation_measures_what_it_does_on_the_cpu(device, chain, tmp_path, st
     dataset = BenchmarkDataset(opt | {"scale": 4, "kernel_size": 9 if stage == "kernel" else 21})
     with device:
         model, _ = build(stage, chain, tmp_path, device=device.option, val={"val_freq": 100, "metrics": METRICS})
-        found = model.validation(dataset, 1, None)
+        found = validate(model, dataset, 1, None)
     model, _ = build(stage, chain, tmp_path, val={"val_freq": 100, "metrics": METRICS})
-    assert found == pytest.approx(model.validation(dataset, 1, None), abs=0.01)  # dB, of outputs rounded to 8 bits
+    assert found == pytest.approx(validate(model, dataset, 1, None), abs=0.01)  # dB, of outputs rounded to 8 bits
 
 
 def test_a_test_reports_what_it_does_on_the_cpu(device, run, hr):  # noqa: F811

@@ -19,10 +19,10 @@ restorer = StageModel.restorer
 def slow(model):
     restore = restorer(model)
 
-    def wait(lq, gt):
+    def wait(item):
         (Path(model.opt["path"]["run"]) / "validating").touch()
         time.sleep(1)
-        return restore(lq, gt)
+        return restore(item)
 
     return wait
 

@@ -15,7 +15,7 @@ from mrda_data.images import ImageError
 from mrda_eval import pictures
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import MetricError, metrics_of
-from mrda_model import base_model
+from mrda_pipeline import validation
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
@@ -48,7 +48,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
     def fail(*args, **kwargs):
         raise UserError("V: cannot be measured")
 
-    monkeypatch.setattr(base_model, "evaluate", fail)
+    monkeypatch.setattr(validation, "evaluate", fail)
     opt = options(tmp_path, {"psnr": PSNR})
     with pytest.raises(UserError, match="V: cannot be measured"):
         train(opt)
@@ -70,7 +70,7 @@ def restored_with(value):
 @pytest.mark.parametrize(("metric", "best"), [(NIQE, 2), (PSNR, 3)])
 def test_save_best_keeps_the_better_weights_whichever_way_a_metric_counts(tmp_path, monkeypatch, metric, best):
     values = iter([5.0, 4.0, 6.0])
-    monkeypatch.setattr(base_model, "evaluate", lambda *args: [restored_with(next(values))])
+    monkeypatch.setattr(validation, "evaluate", lambda *args: [restored_with(next(values))])
     opt = options(tmp_path, {"niqe": metric}, max_side=224, save_best="niqe", val_freq=1)
     opt["train"]["total_iter"] = 3
     folder = train(opt)
@@ -85,7 +85,7 @@ def test_a_direction_that_a_metric_does_not_have_is_refused(tmp_path, metric, di
 
 
 def test_a_value_that_is_missing_in_a_validation_is_left_out_and_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(base_model, "evaluate", lambda *args: [restored_with(1.0)._replace(rows=[], failures=["no m"])])
+    monkeypatch.setattr(validation, "evaluate", lambda *args: [restored_with(1.0)._replace(rows=[], failures=["no m"])])
     folder = train(options(tmp_path, {"niqe": NIQE}, max_side=224))
     found = [event for event in events(folder) if event["event"] == "validation"]
     assert [event["iter"] for event in found] == [3, 6]

@@ -8,7 +8,7 @@ from basicsr.models import build_model
 
 import mrda_model  # noqa: F401
 from mrda_model.adaptation import Shots
-from mrda_model.base_model import build_frozen
+from mrda_model.frozen import build_frozen
 from mrda_options.command_line import parse
 from mrda_utils.checkpoint import CheckpointError
 from tests.model.conftest import ROOT, shrunk, train

@@ -15,7 +15,7 @@ from PIL import Image
 from mrda_data import BenchmarkDataset
 from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_eval.evaluation import evaluate
-from mrda_model import base_model
+from mrda_model import frozen
 from mrda_model.restorers import network_restorer
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.yaml_text import parse_yaml
@@ -83,7 +83,7 @@ def test_the_table_has_mean_and_spread_over_seeds_beside_the_papers_values(tiny,
         )
         assert opt["manual_seed"] == int(value["seed"])
         weights = tmp_path / f"experiments/{opt['name']}/models/net_g_latest.pth"
-        net = base_model.build_frozen(opt["network_g"], str(weights), opt["model_type"], torch.device("cpu"))
+        net = frozen.build_frozen(opt["network_g"], str(weights), opt["model_type"], torch.device("cpu"))
         test_set = BenchmarkDataset(
             {"name": "x", "dataroot_gt": str(tmp_path / "hr"), "protocol": "gaussian8", "scale": 4, "kernel_size": 21}
         )
@@ -115,7 +115,7 @@ def test_a_table_of_kernels_has_a_column_each_and_oracles_are_measured_as_such(t
 
     opt = parse_yaml((out / "options/tiny_kernel_s0.yml").read_text(), "")
     weights = tmp_path / f"experiments/{opt['name']}/models/net_g_latest.pth"
-    net = base_model.build_frozen(opt["network_g"], str(weights), opt["model_type"], torch.device("cpu"))
+    net = frozen.build_frozen(opt["network_g"], str(weights), opt["model_type"], torch.device("cpu"))
     test_set = BenchmarkDataset(
         {"name": "x", "dataroot_gt": str(tmp_path / "hr"), "protocol": "gaussian8", "scale": 4, "kernel_size": 21}
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mrda_arch import MLN, MRDANet
-from mrda_model.base_model import build_frozen
+from mrda_model.frozen import build_frozen
 from mrda_options import read_options
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError

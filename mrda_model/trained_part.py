@@ -1,0 +1,62 @@
+"""What a stage trains: a network with its optimizer, its averaged weights and its files."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mrda_utils import checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """One network of a stage; every stage has `g`, adversarial ones have `d` as well."""
+
+    label: str
+    """Names the options `optim_<label>` and the files `net_<label>_<iteration>.pth`."""
+    net: nn.Module
+    """Without a wrapper for several processes."""
+    optimizer: torch.optim.Adam
+    ema: nn.Module | None = None
+    """The same network with averaged weights."""
+
+    def set_learning_rate(self, train_opt: dict[str, Any], current_iter: int, warmup_iter: int) -> None:
+        """Set the learning rate of iteration `current_iter` (1-based), a function of options and iteration alone."""
+        scheduler, lr = train_opt["scheduler"], train_opt[f"optim_{self.label}"]["lr"]
+        if scheduler["type"] == "CosineAnnealingLR":
+            wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
+            lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
+        else:
+            lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
+
+    def average(self, decay: float) -> None:
+        """Move the averaged weights towards the current ones; buffers are copied."""
+        current = [p.detach() for p in self.net.parameters()]
+        torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
+        for averaged, buffer in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            averaged.copy_(buffer)
+
+    def save(self, folder: Path, name: int | str, provenance: checkpoint.Provenance, iteration: int) -> None:
+        """Write `net_<label>_<name>.pth`."""
+        nets = {"params": self.net} | ({} if self.ema is None else {"params_ema": self.ema})
+        checkpoint.save_network(nets, provenance, iteration, folder / f"net_{self.label}_{name}.pth")
+
+    def resume(self, moments: dict[str, Any], state_path: Path) -> None:
+        """Take up the weights that belong to a training state, and the optimizer's moments in it.
+
+        Raises:
+            CheckpointError: damaged, or of another network.
+        """
+        path = checkpoint.network_of_state(state_path, self.label)
+        checkpoint.load_network(self.net, path, "params")
+        if self.ema is not None:
+            checkpoint.load_network(self.ema, path, "params_ema")
+        checkpoint.load_moments(self.optimizer, moments, state_path)
