@@ -1,5 +1,7 @@
 """Test trained networks and write a report: python test.py -opt options/test_gaussian8.yml."""
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 from pathlib import Path
 
 import mrda_arch  # noqa: F401  (these imports register networks, data sets, losses and stages)

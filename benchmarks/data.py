@@ -8,6 +8,8 @@ thread reads; the files lie in memory (the page cache), so what is compared is d
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import subprocess
 import sys
