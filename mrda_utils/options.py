@@ -116,6 +116,8 @@ def _where(location: tuple[int | str, ...]) -> str:
         "PairedDataset",
         "MultiStepLR",
         "CosineAnnealingLR",
+        "literal['auto']",
+        "constrained-int",
         "[key]",
     }
     return ".".join(str(part) for part in location if part not in tags)
