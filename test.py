@@ -1,5 +1,7 @@
 """Test trained networks and write a report: python test.py -opt options/test_gaussian8.yml."""
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import sys
 from pathlib import Path
 

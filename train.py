@@ -1,5 +1,7 @@
 """Train one stage: python train.py -opt options/train_teacher_x4.yml."""
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 from pathlib import Path
 
 import mrda_arch  # noqa: F401  (these imports register networks, data sets, losses and stages)

@@ -11,6 +11,8 @@ its own for each.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 import subprocess

@@ -9,6 +9,8 @@ decoding, not the disk. `ram` and `mmap` are those of `datasets.train.cache`.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import subprocess
 import sys

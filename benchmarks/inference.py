@@ -8,6 +8,8 @@ they are installed.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 import math

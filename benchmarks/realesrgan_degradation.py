@@ -10,6 +10,8 @@ sides work on the same drawn tasks, in one process, in turns, on two threads.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 from collections.abc import Callable

@@ -11,6 +11,8 @@ border of `scale`.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 from itertools import groupby, product
 from statistics import fmean

@@ -35,7 +35,7 @@ def force(options: dict, entries: list[str]) -> None:
 
 def _where(location: tuple[int | str, ...]) -> str:
     kinds = ("GTDataset", "BenchmarkDataset", "LQDataset", "PairedDataset", "MultiStepLR", "CosineAnnealingLR")
-    tags = {*KINDS, *kinds, "[key]"}  # pydantic's, between the keys
+    tags = {*KINDS, *kinds, "literal['auto']", "constrained-int", "[key]"}  # pydantic's, between the keys
     return ".".join(str(part) for part in location if part not in tags)
 
 

@@ -34,7 +34,7 @@ from mrda_options.sections import (
     TrainSet,
     Validation,
 )
-from mrda_utils.fields import LARGEST_BATCH, MethodName, Name, Section
+from mrda_utils.fields import LARGEST_BATCH, Count, MethodName, Name, Section
 
 
 class Options(Section):
@@ -60,6 +60,11 @@ class Options(Section):
 class TrainOptions(Options):
     """A training stage."""
 
+    num_processes: Literal["auto"] | Count = Field(
+        1,
+        description="processes that share the CPU cores and the tasks_per_gpu of a step; auto: as many as both allow, "
+        "1 on CUDA; not used under torchrun or Slurm",
+    )
     manual_seed: Annotated[int, Ge(0), Lt(2**63)] = Field(0, description="of every draw of the training")
     datasets: dict[
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],

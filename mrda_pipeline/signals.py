@@ -30,7 +30,8 @@ def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT and signal.SIGINT in _received:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one need not wait for Python
         raise KeyboardInterrupt
-    if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+    told_by_parent = multiprocessing.parent_process() is not None  # of `launch`
+    if number == signal.SIGINT and os.environ.get("RANK", "0") == "0" and not told_by_parent:
         os.write(2, b"\nstopping after this iteration; Ctrl-C again ends at once\n")  # print is not safe in here
     _received.append(number)
 

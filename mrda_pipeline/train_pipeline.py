@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 
 from mrda_options.command_line import Run, dump, parse
 from mrda_pipeline.events import record
+from mrda_pipeline.launch import launch, processes_to_start
 from mrda_pipeline.signals import noted_signals
 from mrda_pipeline.training_loop import TrainingLoop
 from mrda_utils import __version__, checkpoint
@@ -156,25 +158,29 @@ def _prepare_folder(run: Run, state_path: Path | None, first_step: int) -> None:
     write_text(run.option_text, folder / f"{run.opt['name']}.yml")
 
 
-def train_pipeline(root: Path, argv: list[str] | None = None) -> None:
+def train_pipeline(root: Path, argv: list[str] | None = None, sharing: int = 1) -> None:
     """Run one stage from its option file: exactly `total_iter` iterations, resumed ones included.
 
     Args:
         root: folder of train.py.
         argv: command line; None for the process's own.
+        sharing: processes that `num_processes` has started, this one included; they share out the tasks of a step.
 
     Raises:
         UserError: a mistake in options, data or checkpoints.
     """
     run = parse(root, argv, is_train=True)
+    if sharing == 1 and (count := processes_to_start(run.opt, run.process.device)) > 1:
+        return launch(count, train_pipeline, root, argv)
+    run.opt["datasets"]["train"]["tasks_per_gpu"] //= sharing
     try:
         with contact_lost_ends(), ExitStack() as stack:
-            _train(run, stack)
+            _train(run, stack, sharing)
     finally:
         stop()
 
 
-def _train(run: Run, stack: ExitStack) -> None:
+def _train(run: Run, stack: ExitStack, sharing: int) -> None:
     opt, process = run.opt, run.process
     get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
     on_rank_0(lambda: _lock(run, stack))
@@ -202,7 +208,10 @@ def _train(run: Run, stack: ExitStack) -> None:
     log_file = folder / f"train_{opt['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
     with run_logger(run, log_file) as logger:
         versions = f"mrda {__version__}, torch {torch.__version__}"
-        logger.info("%s, %s, %d process(es)", versions, process.device, process.world_size)
+        threads = torch.get_num_threads()
+        logger.info("%s, %s, %d process(es) of %d thread(s)", versions, process.device, process.world_size, threads)
+        if opt["num_processes"] != 1 and sharing == 1 and "WORLD_SIZE" in os.environ:
+            logger.info("num_processes: %s is not used, a launcher has started the processes", opt["num_processes"])
         logger.debug("Options:\n%s", dump(opt))  # for the file: the console shows what changes
         if process.rank == 0:
             for reason in damaged:

@@ -8,6 +8,8 @@ The same command goes on where an earlier one ended; docs/ablation.md tells what
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import csv
 import json

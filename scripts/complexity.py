@@ -5,6 +5,8 @@ python scripts/complexity.py -opt options/train_student_x4.yml [--lr_size 180 32
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 
 import mrda_loss  # noqa: F401  (these imports register what option files name, and let BasicSR be imported)

@@ -7,6 +7,8 @@ Student, teacher and MLN are told apart by their keys; scale, widths and number 
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import re
 from pathlib import Path

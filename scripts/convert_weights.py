@@ -8,6 +8,8 @@ Averaged weights (params_ema) are taken where there are any. Nothing is computed
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 from pathlib import Path

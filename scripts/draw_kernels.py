@@ -5,6 +5,8 @@ python scripts/draw_kernels.py aniso9_mrda [-o kernels.png] [--scale 4]
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 from pathlib import Path
 

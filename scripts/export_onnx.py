@@ -11,6 +11,8 @@ each tile of it, with that.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 from pathlib import Path
 

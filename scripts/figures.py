@@ -10,6 +10,8 @@ The photographs are the bundled ones unless --images names a folder; docs/figure
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import csv
 import re

@@ -5,6 +5,8 @@ python scripts/generate_options_docs.py [--check]
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 import sys

@@ -9,6 +9,8 @@ The same command goes on where an earlier one ended; docs/data.md tells the whol
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import json
 import os

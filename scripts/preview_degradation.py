@@ -7,6 +7,8 @@ The tasks are the first that training with this seed draws.
 
 from __future__ import annotations
 
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import textwrap
 from pathlib import Path

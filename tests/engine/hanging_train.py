@@ -21,4 +21,5 @@ def hang(dataset, sample):
 
 
 GTDataset.__getitem__ = hang
-run(lambda: train_pipeline(ROOT))
+if __name__ == "__main__":
+    run(lambda: train_pipeline(ROOT))

@@ -28,4 +28,5 @@ def slow(model):
 
 
 StageModel.restorer = slow
-run(lambda: train_pipeline(ROOT))
+if __name__ == "__main__":
+    run(lambda: train_pipeline(ROOT))

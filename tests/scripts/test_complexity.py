@@ -8,8 +8,8 @@ import torch
 import yaml
 from basicsr.archs import build_network
 
+from mrda_eval import complexity
 from mrda_eval.complexity import count_mult_adds, count_parameters, device_name, input_shapes, runtime
-from mrda_utils import complexity
 from mrda_utils.errors import UserError
 from scripts.complexity import main
 from tests.model.conftest import SIZE, shrunk

@@ -1,0 +1,53 @@
+"""Every program sets how OpenMP's threads wait before torch is loaded, unless the user has set it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = [
+    *(ROOT / name for name in ("train.py", "test.py", "inference.py")),
+    *sorted(ROOT.glob("scripts/*.py")),
+    *sorted(path for path in ROOT.glob("benchmarks/*.py") if "__main__" in path.read_text()),
+]
+CONSOLE = re.findall(r"mrda-\w+=([\w.]+):main", (ROOT / "setup.py").read_text())
+# ends a program where torch would be loaded
+PROGRAM = """
+import importlib, os, runpy, sys
+
+class Torch:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Torch)
+target, sys.argv = sys.argv[1], [sys.argv[1], "--help"]
+runpy.run_path(target, run_name="__main__") if target.endswith(".py") else importlib.import_module(target)
+"""
+
+
+def told(target, **environment):
+    """OMP_WAIT_POLICY and GOMP_SPINCOUNT when `target`, a file or the module of a console script, loads torch."""
+    base = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    command = [sys.executable, "-c", PROGRAM, str(target)]
+    done = subprocess.run(command, cwd=ROOT, env={**base, **environment}, capture_output=True, text=True, timeout=60)
+    return done.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("target", [*FILES, *CONSOLE], ids=lambda target: getattr(target, "name", target))
+def test_openmp_is_told_before_torch_is_loaded(target):
+    assert len(CONSOLE) == 2
+    said = told(target)
+    assert said == "None 1000" or (target.name == "fetch_open_photos.py" and said.startswith("usage"))  # needs no torch
+
+
+def test_what_the_user_has_set_stays():
+    assert told(ROOT / "train.py", OMP_WAIT_POLICY="PASSIVE") == "PASSIVE None"
+    assert told(ROOT / "train.py", GOMP_SPINCOUNT="7") == "None 7"
