@@ -20,7 +20,7 @@ def validate(
     Returns:
         Mean of each metric that has a value; None if a signal came, then nothing of this validation counts.
     """
-    first_set = next(opt["name"] for phase, opt in model.opt["datasets"].items() if phase != "train")
+    sets = [opt["name"] for phase, opt in model.opt["datasets"].items() if phase != "train"]
     name, rank, world_size = dataset.opt["name"], model.opt["rank"], model.opt["world_size"]
     own, failures = [], []
     for restored in evaluate(
@@ -41,7 +41,7 @@ def validate(
         value = found[metric.name]
         if metric.name not in best or metric.is_better(value, best[metric.name]["val"]):
             best[metric.name] = {"val": value, "iter": current_iter}
-            if rank == 0 and metric.name == model.opt["val"].get("save_best") and name == first_set:
+            if rank == 0 and metric.name == model.opt["val"].get("save_best") and name == sets[0]:
                 model.save_weights("best", current_iter)
         shown = best[metric.name]
         lines.append(f"\t # {metric.name}: {value:.4f}\tBest: {shown['val']:.4f} @ {shown['iter']} iter")

@@ -42,7 +42,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(device, chain, tmp_path):
     whole = teacher(device, chain, tmp_path / "whole", 4, **how)
     teacher(device, chain, tmp_path / "cut", 2, **how)
     cut = teacher(device, chain, tmp_path / "cut", 4, "--auto_resume", **how)
-    assert torch.equal(final_weights(cut), final_weights(whole))
+    # bit for bit; but the backward pass of the discriminator's bilinear upsampling adds in any order on CUDA
+    exact = 0 if device.name == "mock" else 5e-5
+    torch.testing.assert_close(final_weights(cut), final_weights(whole), rtol=0, atol=exact)
 
 
 @pytest.fixture(scope="module")
