@@ -21,5 +21,4 @@ def hang(dataset, sample):
 
 
 GTDataset.__getitem__ = hang
-if __name__ == "__main__":
-    run(lambda: train_pipeline(ROOT))
+run(lambda: train_pipeline(ROOT))
