@@ -34,6 +34,7 @@ class CollapsedUpscaler(nn.Module):
         upscale: its factor.
     """
 
+    @torch.inference_mode(False)  # `collapsed` may keep it for a training
     def __init__(self, upscaler: Upscaler, upscale: int) -> None:
         super().__init__()
         self.upscale = upscale
@@ -66,7 +67,6 @@ class CollapsedUpscaler(nn.Module):
         return F.pixel_shuffle(torch.cat(lines, dim=2), self.upscale)
 
 
-@torch.inference_mode(False)
 @torch.enable_grad()
 def _probe(upscaler: Upscaler, upscale: int) -> tuple[Tensor, Tensor]:
     """Kernels (3, 3, 3 upscale^2, C', 5, 5) and biases (3, 3, 3 upscale^2) of the nine places, in float64.

@@ -6,7 +6,6 @@ That package ships the linear heads; the trunk is torchvision's AlexNet, whose w
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
+from mrda_utils.tensor_cache import tensor_cache
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 MIN_SIDE = 31  # pixels; AlexNet's poolings leave nothing of less
@@ -33,7 +33,7 @@ def alexnet_file(weights: str | None = None) -> Path:
     return path
 
 
-@lru_cache(maxsize=1)
+@tensor_cache(maxsize=1)
 def lpips_network(path: Path) -> nn.Module:
     """LPIPS with the trunk's weights from a file in torchvision's layout; its classifier is not needed.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from mrda_utils.tensor_cache import tensor_cache
 
 
 def cubic(x: Tensor) -> Tensor:
@@ -17,7 +18,7 @@ def cubic(x: Tensor) -> Tensor:
     return near * (x <= 1) + far * ((x > 1) & (x <= 2))
 
 
-@lru_cache(maxsize=256)
+@tensor_cache(maxsize=256)
 def _taps(
     in_size: int, scale: float, antialias: bool, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import lru_cache
 
 import torch
 from basicsr.utils import DiffJPEG
 from torch import Tensor
 
+from mrda_utils.tensor_cache import tensor_cache
 
-@lru_cache
+
+@tensor_cache(maxsize=128)
 def _jpeger(device: torch.device) -> DiffJPEG:
     # a copy: the quantisation tables of all DiffJPEG objects are the same trainable parameters
     return deepcopy(DiffJPEG(differentiable=False)).requires_grad_(False).to(device)

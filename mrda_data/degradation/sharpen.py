@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from mrda_data.degradation.kernels import mirrored
+from mrda_utils.tensor_cache import tensor_cache
 
 RADIUS, SIGMA = 25, 8.0  # pixels; OpenCV's sigma for 51 taps
 WEIGHT, THRESHOLD_255 = 0.5, 10
 
 
-@lru_cache(maxsize=16)
+@tensor_cache(maxsize=16)
 def _smoothing(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(size, size) matrix that smooths an axis by a Gaussian of 51 taps, borders reflected."""
     offset = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
