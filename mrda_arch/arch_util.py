@@ -31,9 +31,9 @@ def fast_layout(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Whether `x` (N, C, h, w) lies channels last in memory."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+def is_fast_layout(x: Tensor) -> bool:
+    """Whether `x` (N, C, h, w) lies on the CPU, and channels last there: what oneDNN is slow at is done another way."""
+    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def check_upscale(upscale: int) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import NEGATIVE_SLOPE, Upscaler, conv3x3, fast_layout, is_channels_last, leaky_relu
+from mrda_arch.arch_util import NEGATIVE_SLOPE, Upscaler, conv3x3, fast_layout, is_fast_layout, leaky_relu
 from mrda_utils.resize import imresize
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, in [0, 1]
@@ -20,11 +20,12 @@ def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of each sample with its own kernel, zero padded.
 
     (N, C, h, w) and (N, C, k, k) -> (N, C, h, w). One grouped convolution with N * C groups is far faster than a loop
-    over samples, but for samples that lie channels last: for those it would rearrange everything, and a loop need not.
+    over samples, but for samples that lie channels last on the CPU: for those it would rearrange everything, and a loop
+    need not.
     """
     n, c, h, w = feat.shape
     k = kernel.shape[-1]
-    if is_channels_last(feat):
+    if is_fast_layout(feat):
         samples = zip(feat.split(1), kernel, strict=True)
         out = [F.conv2d(x, own[:, None], padding=k // 2, groups=c) for x, own in samples]
         return torch.cat(out) if n > 1 else out[0]
@@ -57,7 +58,7 @@ class RDAConv(nn.Module):
         return (torch.sigmoid(self._modulation(feat)) * dynamic).add_(feat)
 
     def _modulation(self, feat: Tensor) -> Tensor:
-        if not is_channels_last(feat):
+        if not is_fast_layout(feat):
             return self.modulation(feat)
         # the same map (N, 1, h, w); oneDNN's backward of a convolution to one channel costs five times as much
         return F.linear(feat.permute(0, 2, 3, 1), self.modulation.weight[:, :, 0, 0], self.modulation.bias).permute(
