@@ -12,8 +12,8 @@ import torch
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def describe() -> dict:
-    """CPU name, instruction sets that matter here, threads, torch version."""
+def describe(device: str = "cpu") -> dict:
+    """CPU name, instruction sets that matter here, threads, torch version; a GPU's name where it computes."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.is_file() else ""
     name = re.search(r"model name\s*: (.*)", text)
@@ -23,6 +23,7 @@ def describe() -> dict:
         "instruction_sets": [flag for flag in INSTRUCTION_SETS if flag in flags],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        **({} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}),
     }
 
 
@@ -30,13 +31,21 @@ def interleaved(functions: dict, repeats: int) -> dict[str, float]:
     """Median seconds of each function; after a warm-up they take turns, so that drift hits all alike."""
     for function in functions.values():
         function()
+    wait()
     seconds = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
             start = time.perf_counter()
             function()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in seconds.items()}
+
+
+def wait() -> None:
+    """Until a GPU has finished what it was asked."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def gemm(dtype: torch.dtype, size: int = 2048) -> tuple[callable, int]:

@@ -12,13 +12,14 @@ positions the map is linear too, but another one: four edges and four corners, e
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrda_arch.arch_util import Upscaler
+from mrda_arch.arch_util import Upscaler, fast_layout
 from mrda_arch.mrda_net_arch import MRDANet
 
 SIZE = 5  # of the kernels: the first convolution reaches 1 LR position, the others together 1 more
@@ -42,29 +43,94 @@ class CollapsedUpscaler(nn.Module):
         example = next(upscaler.parameters())
         for name, tensor in zip(("kernels", "biases"), _probe(upscaler, upscale), strict=True):
             self.register_buffer(name, tensor.to(example), persistent=False)
-
-    def _conv(self, feat: Tensor, row: int, column: int, padding: tuple[int, int]) -> Tensor:
-        """Outputs at the places (row, column), each 0 first, 1 inner or 2 last; a border's kernel lacks one side."""
-        rows, columns = (((2, SIZE), (0, SIZE), (0, SIZE - 2))[place] for place in (row, column))
-        weight = self.kernels[row, column, :, :, rows[0] : rows[1], columns[0] : columns[1]]
-        return F.conv2d(feat, weight.to(feat), self.biases[row, column].to(feat), padding=padding)
+        self._made: dict[tuple[torch.dtype, torch.device], list[_Part]] = {}
 
     def forward(self, feat: Tensor) -> Tensor:
         """(N, C', h, w) -> (N, 3, upscale h, upscale w); differentiable in `feat`."""
+        return F.pixel_shuffle(self.unshuffled(feat), self.upscale)
+
+    def unshuffled(self, feat: Tensor) -> Tensor:
+        """The output before its pixel shuffle, (N, C', h, w) -> (N, 3 upscale^2, h, w)."""
         if min(feat.shape[-2:]) < MIN_SIDE:
-            return self.upscaler(feat)
-        sides = {0: slice(None, MIN_SIDE), 1: slice(None), 2: slice(-MIN_SIDE, None)}
-        lines = [
-            torch.cat(
-                [
-                    self._conv(feat[:, :, sides[row], sides[column]], row, column, (int(row == 1), int(column == 1)))
-                    for column in range(3)
-                ],
-                dim=3,
-            )
-            for row in range(3)
-        ]
-        return F.pixel_shuffle(torch.cat(lines, dim=2), self.upscale)
+            return F.pixel_unshuffle(self.upscaler(feat), self.upscale)
+        return _Affine.apply(feat, self, True)
+
+    def affine(self, feat: Tensor, bias: bool) -> Tensor:
+        """`unshuffled`, or without the biases its linear part: the inner kernel everywhere, the borders' on top."""
+        whole, *borders = self._parts(feat)
+        out = F.conv2d(feat, whole.weight, whole.bias if bias else None, padding=whole.padding)
+        for part in borders:
+            strip = F.conv2d(feat[part.seen], part.weight, part.bias if bias else None, padding=part.padding)
+            out[part.written].add_(strip)
+        return out
+
+    def adjoint(self, grad: Tensor) -> Tensor:
+        """Gradient by the feature map, (N, 3 upscale^2, h, w) -> (N, C', h, w)."""
+        whole, *borders = self._parts(grad)
+        out = F.conv_transpose2d(grad, whole.weight, padding=whole.padding)
+        for part in borders:
+            out[part.seen].add_(F.conv_transpose2d(grad[part.written], part.weight, padding=part.padding))
+        return out
+
+    def _parts(self, like: Tensor) -> list[_Part]:
+        """The whole map's convolution and what eight borders have beside it, of a tensor's type; made once for each."""
+        if (key := (like.dtype, like.device)) not in self._made:
+            self._made[key] = self._make_parts(like)
+        return self._made[key]
+
+    @torch.inference_mode(False)  # may serve a training later
+    @torch.no_grad()
+    def _make_parts(self, like: Tensor) -> list[_Part]:
+        inner, inner_bias = self.kernels[1, 1], self.biases[1, 1]
+        everywhere = (..., slice(None), slice(None))
+        parts = [_Part(inner, inner_bias, (SIZE // 2, SIZE // 2), everywhere, everywhere)]
+        taps = (slice(2, SIZE), slice(None), slice(SIZE - 2))  # a border's kernel lacks what lies outside
+        seen = (slice(MIN_SIDE), slice(None), slice(-MIN_SIDE, None))
+        written = (slice(1), slice(1, -1), slice(-1, None))
+        for row, column in ((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)):
+            weight = (self.kernels[row, column] - inner)[:, :, taps[row], taps[column]]
+            padding = (int(row == 1), int(column == 1))
+            places = ((..., side[row], side[column]) for side in (seen, written))
+            parts.append(_Part(weight, self.biases[row, column] - inner_bias, padding, *places))
+        return [p._replace(weight=fast_layout(p.weight.to(like)), bias=p.bias.to(like)) for p in parts]
+
+
+class _Part(NamedTuple):
+    """A convolution from a strip of the feature map to places of the output."""
+
+    weight: Tensor
+    bias: Tensor
+    padding: tuple[int, int]
+    seen: tuple
+    """Index of the strip."""
+    written: tuple
+    """Index of the places."""
+
+
+class _Affine(torch.autograd.Function):
+    """The collapsed map: for the gradient of each strip, autograd would fill and add a whole feature map."""
+
+    @staticmethod
+    def forward(ctx: Any, feat: Tensor, upscaler: CollapsedUpscaler, bias: bool) -> Tensor:
+        ctx.upscaler = upscaler
+        return upscaler.affine(feat, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Adjoint.apply(grad, ctx.upscaler), None, None
+
+
+class _Adjoint(torch.autograd.Function):
+    """Its gradient, which is linear again: second-order meta-learning differentiates it."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, upscaler: CollapsedUpscaler) -> Tensor:
+        ctx.upscaler = upscaler
+        return upscaler.adjoint(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Affine.apply(grad, ctx.upscaler, False), None
 
 
 @torch.enable_grad()

@@ -55,7 +55,9 @@ class RDAConv(nn.Module):
         """Modulate `feat` (N, C, h, w) by the compressed representation `cond` (N, C)."""
         kernel = self.kernel(cond).view(*feat.shape[:2], 3, 3)
         dynamic = F.leaky_relu(depthwise_per_sample(feat, kernel), NEGATIVE_SLOPE, inplace=True)
-        return (torch.sigmoid(self._modulation(feat)) * dynamic).add_(feat)
+        m = torch.sigmoid(self._modulation(feat))
+        # in place where no gradient needs it: a new map of a large image comes from pages that were never touched
+        return (dynamic * m if torch.is_grad_enabled() else dynamic.mul_(m)).add_(feat)
 
     def _modulation(self, feat: Tensor) -> Tensor:
         if not is_fast_layout(feat):

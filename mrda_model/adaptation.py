@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from mrda_arch import MLN
+from mrda_arch.arch_util import fast_layout
 from mrda_arch.collapse import collapsed
 from mrda_utils.resize import imresize
 
@@ -71,21 +73,27 @@ def _body(mln: MLN, weights: Weights, lq: Tensor, how: Adaptation) -> Tensor:
         return _call(mln.body, own, lq, how)
 
 
+def _collapses(mln: MLN, how: Adaptation) -> bool:
+    """Whether the upscaler is one convolution: it is frozen, and the plain path is not asked for."""
+    frozen = how.freeze_upscaler and not any(p.requires_grad for p in mln.upscaler.parameters())
+    return how.collapse and frozen
+
+
 def _upscale(mln: MLN, weights: Weights, feat: Tensor, how: Adaptation) -> Tensor:
-    """MLN's upscaler: collapsed where it is frozen, else layer by layer."""
+    """MLN's upscaler layer by layer; where it collapses, all but the pixel shuffle: (N, 3 scale^2, h, w)."""
     own = {name.removeprefix("upscaler."): w for name, w in weights.items() if name.startswith("upscaler.")}
-    frozen = not any(p.requires_grad for p in mln.upscaler.parameters())
     with torch.autocast(feat.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
         if own:
             return _call(mln.upscaler, own, feat, how)
-        if how.collapse and frozen:
-            return collapsed(mln.upscaler, mln.upscale)(feat)
+        if _collapses(mln, how):
+            return collapsed(mln.upscaler, mln.upscale).unshuffled(feat)
         return mln.upscaler(feat)
 
 
 def super_resolve(mln: MLN, weights: Weights, lq: Tensor, lq_up: Tensor, how: Adaptation) -> Tensor:
     """SR image of MLN with `weights` in the place of its own; `lq_up` is the bicubic upsampling of `lq`."""
-    return _upscale(mln, weights, _body(mln, weights, lq, how), how) + lq_up
+    residual = _upscale(mln, weights, _body(mln, weights, lq, how), how)
+    return (F.pixel_shuffle(residual, mln.upscale) if _collapses(mln, how) else residual) + lq_up
 
 
 def adapt(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation, *, first_order: bool = True) -> Weights:
@@ -104,16 +112,22 @@ def adapt(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation, *, first_order: boo
     weights = _start(mln, how)
     if how.adapt_per == "image":
         weights = {name: w.expand(len(lq), *w.shape) for name, w in weights.items()}
+    elif how.collapse:  # gradients come in the activations' layout, and the updates stay in it
+        weights = {name: fast_layout(w) if w.ndim == 4 else w for name, w in weights.items()}
     if first_order:
         weights = _leaves(weights)
-    lq_up = imresize(lq, mln.upscale)
+    residual = gt - imresize(lq, mln.upscale)  # what the upscaler has to give
+    if _collapses(mln, how):  # a mean does not depend on the order of pixels: none of the steps shuffles them
+        residual = fast_layout(F.pixel_unshuffle(residual, mln.upscale))
+    # images that adapt for themselves have a mean each; in the sum over images, each weight sees its own image's
+    pixels = (gt[0] if how.adapt_per == "image" else gt).numel()
     with torch.enable_grad():
         for inner_lr in how.inner_lrs:
-            error = (super_resolve(mln, weights, lq, lq_up, how) - gt).abs()
-            # images that adapt for themselves have a mean each; of the sum, each weight sees its own image's
-            loss = error.mean((1, 2, 3)).sum() if how.adapt_per == "image" else error.mean()
-            grads = torch.autograd.grad(loss, list(weights.values()), create_graph=not first_order)
-            weights = {name: w - inner_lr * g for (name, w), g in zip(weights.items(), grads, strict=True)}
+            out = _upscale(mln, weights, _body(mln, weights, lq, how), how)
+            sign = torch.sign(out.detach() - residual).to(out.dtype)  # the gradient of L1, summed
+            grads = torch.autograd.grad(out, list(weights.values()), sign, create_graph=not first_order)
+            rate = inner_lr / pixels
+            weights = {name: w.sub(g, alpha=rate) for (name, w), g in zip(weights.items(), grads, strict=True)}
             if first_order:
                 weights = _leaves(weights)
     return weights

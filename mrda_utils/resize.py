@@ -41,7 +41,10 @@ def _resize_axis(x: Tensor, axis: int, scale: float, antialias: bool) -> Tensor:
     index, weight = _taps(x.shape[axis], scale, antialias, x.device, x.dtype)
     shape = [1] * x.ndim
     shape[axis] = -1
-    return sum(x.index_select(axis, i) * w.view(shape) for i, w in zip(index, weight, strict=True))
+    out = x.index_select(axis, index[0]) * weight[0].view(shape)
+    for i, w in zip(index[1:], weight[1:], strict=True):
+        out.addcmul_(x.index_select(axis, i), w.view(shape))
+    return out
 
 
 def imresize(x: Tensor, scale: float, antialias: bool = True) -> Tensor:
@@ -57,4 +60,8 @@ def imresize(x: Tensor, scale: float, antialias: bool = True) -> Tensor:
     """
     if scale == 1:
         return x
-    return _resize_axis(_resize_axis(x, x.ndim - 2, scale, antialias), x.ndim - 1, scale, antialias)
+    rows, columns = x.ndim - 2, x.ndim - 1
+    # columns take longer to gather than rows, so they come while the image is small
+    for axis in (columns, rows) if scale > 1 else (rows, columns):
+        x = _resize_axis(x, axis, scale, antialias)
+    return x

@@ -35,6 +35,24 @@ def test_its_gradient_is_the_upscalers():
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("size", [(3, 3), (3, 5), (6, 4)])
+def test_its_gradients_of_any_order_are_right_border_included(size):
+    upscaler = collapsed(frozen(2, 2).double().upscaler, 2)
+    feat = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(upscaler, feat)
+    # the map is affine, so its square's second derivative shows the gradient's own
+    assert torch.autograd.gradgradcheck(lambda x: upscaler(x).square(), feat)
+
+
+def test_parts_made_under_inference_mode_serve_a_training():
+    mln = frozen()
+    with torch.inference_mode():
+        collapsed(mln.upscaler, 4)(torch.rand(1, 5, 4, 4))
+    feat = torch.rand(1, 5, 4, 4, requires_grad=True)
+    collapsed(mln.upscaler, 4)(feat).sum().backward()
+    assert feat.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("size", [(16, 16), (24, 40), (37, 53)])
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -62,7 +80,7 @@ def test_a_trained_upscaler_takes_the_plain_path(monkeypatch):
     def refuse(self, feat):
         raise AssertionError("collapsed")
 
-    monkeypatch.setattr(CollapsedUpscaler, "forward", refuse)
+    monkeypatch.setattr(CollapsedUpscaler, "unshuffled", refuse)
     mln, lq = frozen(), torch.rand(1, 3, 3, 9)
     weights = dict(mln.body.named_parameters())
     with pytest.raises(AssertionError, match="collapsed"):

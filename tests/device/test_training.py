@@ -208,7 +208,9 @@ def test_images_are_degraded_as_on_the_cpu(device, chain, tmp_path, kind, degrad
         assert levels.mean() < 0.05
 
 
-@pytest.mark.parametrize("degradation", [CLEAN["bicubic"], CLEAN["isotropic"], ANISOTROPIC["degradation"]])
+@pytest.mark.parametrize(
+    "degradation", [CLEAN["bicubic"], CLEAN["isotropic"], ANISOTROPIC["degradation"], REALESRGAN["degradation"]]
+)
 def test_feeding_waits_for_nothing_and_repeats(device, chain, tmp_path, degradation):
     with device:
         model, batch = build("baseline", chain, tmp_path, device=device.option, degradation=degradation, **CONTRAST)
