@@ -1,3 +1,3 @@
-"""What every room of the project needs: versions, options, checkpoints, pipelines, reports."""
+"""The ground that every other package stands on: files, checkpoints, processes, seeds, errors, field types."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
