@@ -28,7 +28,7 @@ from tabulate import tabulate
 
 from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
-from mrda_model.adaptation import Adaptation, Shots, adapted_features, meta_gradient
+from mrda_model.adaptation import Adaptation, TaskBatch, adapted_features, meta_gradient
 from mrda_utils.resize import imresize
 
 SIZE = {"num_feat": 128, "batch": 4, "side": 64, "steps": 5}
@@ -52,10 +52,10 @@ def frozen_mln(num_feat: int) -> MLN:
     return MLN(num_feat=num_feat).requires_grad_(False)
 
 
-def images(batch: int, side: int) -> Shots:
+def images(batch: int, side: int) -> TaskBatch:
     """LR and HR images of one task."""
     gt = torch.rand(batch, 3, 4 * side, 4 * side)
-    return Shots(imresize(gt, 1 / 4), gt)
+    return TaskBatch(imresize(gt, 1 / 4), gt)
 
 
 def settings(steps: int, fast: bool, dtype: torch.dtype) -> Adaptation:

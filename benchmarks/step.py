@@ -10,6 +10,11 @@ A process has one task of four images of its own; degradation and data loading a
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+with suppress(ImportError):  # another version of the code may have none
+    pass  # (before torch)
+
 import argparse
 import json
 import os
@@ -26,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 import mrda_arch
 from mrda_arch import MLN, MRDANet
 from mrda_loss import IDRDistillLoss
-from mrda_model.adaptation import Adaptation, Shots, adapted_features
+from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_utils.resize import imresize
 
 LITE = {"num_feat": 64, "num_block": 10, "den_feat": 32, "upsampler": "pixelshuffledirect", "global_residual": True}
@@ -54,19 +59,19 @@ class Student:
         self.how = Adaptation([0.01] * 5, dtype="bfloat16" if bf16 else "float32")
         self.cri_kd = IDRDistillLoss()
         gt = torch.rand(IMAGES, 3, 4 * side, 4 * side, device=device)
-        self.task = Shots(imresize(gt, 1 / 4), gt)
+        self.lq, self.gt = imresize(gt, 1 / 4), gt
 
     def step(self) -> float:
         """One iteration; the seconds that adaptation took."""
         start = time.perf_counter()
-        features = adapted_features(self.mln, *self.task, self.how)
+        features = adapted_features(self.mln, self.lq, self.gt, self.how)
         wait()
         seconds = time.perf_counter() - start
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
                 target = self.den_t(features)
-            sr, idr = self.net(self.task.lq, features if self.teacher else None, return_idr=True)
-        loss = F.l1_loss(sr.float(), self.task.gt)
+            sr, idr = self.net(self.lq, features if self.teacher else None, return_idr=True)
+        loss = F.l1_loss(sr.float(), self.gt)
         loss = loss + 0 * idr.sum() if self.teacher else loss + sum(self.cri_kd(idr.float(), target.float()))
         self.optimizer.zero_grad()
         loss.backward()

@@ -39,16 +39,16 @@ class Adaptation(NamedTuple):
     """False keeps to the plain path, the reference of the collapsed one (see `collapse.py`)."""
 
 
-class Shots(NamedTuple):
-    """One task's images."""
+class TaskBatch(NamedTuple):
+    """Images of one task."""
 
     lq: Tensor
     gt: Tensor
 
 
-def stack(tasks: Sequence[Shots]) -> Shots:
+def stack(tasks: Sequence[TaskBatch]) -> TaskBatch:
     """Images of several tasks as one batch."""
-    return Shots(torch.cat([task.lq for task in tasks]), torch.cat([task.gt for task in tasks]))
+    return TaskBatch(torch.cat([task.lq for task in tasks]), torch.cat([task.gt for task in tasks]))
 
 
 def _start(mln: MLN, how: Adaptation) -> Weights:
@@ -146,7 +146,7 @@ def adapted_features(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation) -> Tenso
 
 
 def meta_gradient(
-    mln: MLN, support: Shots, query: Shots, how: Adaptation, loss_fn: Loss, *, first_order: bool = True
+    mln: MLN, support: TaskBatch, query: TaskBatch, how: Adaptation, loss_fn: Loss, *, first_order: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """Query loss of one task after adaptation on its support, and the gradient that updates MLN (Alg. 1, line 14).
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation.sharpen import usm_sharpen
-from mrda_model.adaptation import Shots
+from mrda_model.adaptation import TaskBatch
 from mrda_model.guarded_step import guarded_step
 from mrda_model.perceptual import build_perceptual_loss
 from mrda_utils import checkpoint
@@ -77,7 +77,7 @@ class Adversary:
         losses["l_g_gan"] = self.cri_gan(self._judge(self.bare, sr), True, is_disc=False)
         return losses
 
-    def accumulate(self, sr: Tensor, batch: Shots, step: int, steps: int) -> dict[str, Tensor]:
+    def accumulate(self, sr: Tensor, batch: TaskBatch, step: int, steps: int) -> dict[str, Tensor]:
         """Add the discriminator's gradients on micro-batch `step` of `steps`; return losses and colour drift."""
         self.bare.requires_grad_(True)
         wait = self.net_d is not self.bare and step < steps - 1

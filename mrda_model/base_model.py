@@ -22,7 +22,7 @@ from mrda_data.gt_dataset import crops
 from mrda_eval.complexity import count_parameters
 from mrda_eval.evaluation import Restorer
 from mrda_metric import metrics_of
-from mrda_model.adaptation import Shots, stack
+from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.adversary import Adversary
 from mrda_model.frozen import degradation_name, freeze
 from mrda_model.guarded_step import guarded_step
@@ -105,20 +105,23 @@ class StageModel(SRModel):
     def feed_data(self, data: dict) -> None:
         """Degrade the crops `data["gt"]` (tasks * images, 3, H, W) uint8, each task or image by a draw of its own."""
         images = self.opt["datasets"]["train"]["images_per_task"]
-        alike = images if self.opt["degradation_per"] == "task" else 1  # images that share a draw
         gts = crops(data, self.device)
         lqs = []
-        for gt, sample in zip(gts.split(alike), data["sample"][::alike], strict=True):
+        for gt, sample in zip(gts.split(self.images_per_draw), data["sample"][:: self.images_per_draw], strict=True):
             lqs.append(self.degradation.apply(gt, *self.draw(int(sample))))
-        self.tasks = [Shots(*task) for task in zip(torch.cat(lqs).split(images), gts.split(images), strict=True)]
+        self.tasks = [TaskBatch(*task) for task in zip(torch.cat(lqs).split(images), gts.split(images), strict=True)]
+
+    @property
+    def images_per_draw(self) -> int:
+        """Images that share a draw of the degradation."""
+        return self.opt["datasets"]["train"]["images_per_task"] if self.opt["degradation_per"] == "task" else 1
 
     def draw(self, sample: int) -> tuple[Task, torch.Generator]:
         """Degradation parameters of a sample number, and the generator of its task's (or image's) noise."""
-        alike = self.opt["datasets"]["train"]["images_per_task"] if self.opt["degradation_per"] == "task" else 1
-        generator = torch_generator(self.opt["manual_seed"], "task", sample // alike)
+        generator = torch_generator(self.opt["manual_seed"], "task", sample // self.images_per_draw)
         return self.degradation.sample(generator), generator
 
-    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+    def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
         """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on what `net_g` makes of lq."""
         lq, gt = stack(tasks)
         return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}

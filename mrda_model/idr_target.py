@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mrda_model.adaptation import Adaptation, Shots, adapted_features
+from mrda_model.adaptation import Adaptation, TaskBatch, adapted_features
 from mrda_model.frozen import build_frozen, degradation_name
 
 
@@ -20,6 +20,6 @@ class IDRTarget:
         self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device, kind)
         self.adaptation = Adaptation(**opt["adaptation"])
 
-    def __call__(self, tasks: Sequence[Shots]) -> Tensor:
+    def __call__(self, tasks: Sequence[TaskBatch]) -> Tensor:
         """D'_T (N, C', h, w) of all tasks' images in order, detached; every task starts from the same weights."""
         return torch.cat([adapted_features(self.mln, *task, self.adaptation) for task in tasks])

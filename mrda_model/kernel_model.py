@@ -17,7 +17,7 @@ from mrda_model.restorers import kernel_oracle
 from mrda_utils.transfer import send
 
 
-class BlurredShots(NamedTuple):
+class BlurredBatch(NamedTuple):
     """One task's images and the kernels that blurred them."""
 
     lq: Tensor
@@ -40,9 +40,9 @@ class MRDAKernelModel(StageModel):
         gt = self.tasks[0].gt
         kernels = send(torch.stack([task_kernel(task, size) for task in draws]), gt.device, gt.dtype)
         images = self.opt["datasets"]["train"]["images_per_task"]
-        self.tasks = [BlurredShots(*task, own) for task, own in zip(self.tasks, kernels.split(images), strict=True)]
+        self.tasks = [BlurredBatch(*task, own) for task, own in zip(self.tasks, kernels.split(images), strict=True)]
 
-    def compute_losses(self, tasks: Sequence[BlurredShots], current_iter: int) -> dict[str, Tensor]:
+    def compute_losses(self, tasks: Sequence[BlurredBatch], current_iter: int) -> dict[str, Tensor]:
         """Eq. (2)."""
         lq, gt = stack(tasks)
         sr = self.run_network(lq, torch.cat([task.kernel for task in tasks]))

@@ -8,7 +8,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
 from mrda_eval.evaluation import Restorer
-from mrda_model.adaptation import Adaptation, Shots, meta_gradient
+from mrda_model.adaptation import Adaptation, TaskBatch, meta_gradient
 from mrda_model.base_model import StageModel
 from mrda_model.restorers import mln_oracle
 
@@ -33,7 +33,7 @@ class MLNMetaModel(StageModel):
         k = meta_opt["num_support"]
         losses, total = [], None
         for lq, gt in self.tasks:  # one at a time: accumulation adds tasks and no memory
-            support, query = Shots(lq[:k], gt[:k]), Shots(lq[k:], gt[k:])
+            support, query = TaskBatch(lq[:k], gt[:k]), TaskBatch(lq[k:], gt[k:])
             loss, grads = meta_gradient(
                 self.net_g, support, query, adaptation, self.cri_pix, first_order=meta_opt["first_order"]
             )

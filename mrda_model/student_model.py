@@ -9,7 +9,7 @@ from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from mrda_model.adaptation import Shots, stack
+from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.base_model import StageModel
 from mrda_model.frozen import build_frozen
 from mrda_model.idr_target import IDRTarget
@@ -39,7 +39,7 @@ class MRDAStudentModel(StageModel):
         self.den_t = teacher.den  # all that distillation needs
         super().init_training_settings()
 
-    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+    def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
         """Eq. (6), or (7) with a discriminator; during the warm-up DEN alone trains, by distillation.
 
         With `train.idr_per: task` an image is restored by what DEN sees in another one of its task, each iteration the

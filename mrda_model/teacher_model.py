@@ -8,7 +8,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mrda_eval.evaluation import Restorer
-from mrda_model.adaptation import Shots, stack
+from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.base_model import StageModel
 from mrda_model.idr_target import IDRTarget
 from mrda_model.restorers import teacher_oracle
@@ -24,7 +24,7 @@ class MRDATeacherModel(StageModel):
         super().__init__(opt)
         self.idr_target = IDRTarget(opt, self.device)
 
-    def compute_losses(self, tasks: Sequence[Shots], current_iter: int) -> dict[str, Tensor]:
+    def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
         """Eq. (2), or (3) with a discriminator (Alg. 2, lines 4-11)."""
         lq, gt = stack(tasks)
         return self.restoration_losses(self.run_network(lq, self.idr_target(tasks)), gt)

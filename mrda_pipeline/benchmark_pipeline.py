@@ -170,21 +170,23 @@ def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
         print(f"LR images: {target}")  # noqa: T201
 
 
-class _Part(NamedTuple):
+class _Applicable(NamedTuple):
     """What one data set is tested by."""
 
     restorers: dict[str, Restorer]
     metrics: list[Metric]
 
 
-def _applicable(name: str, dataset: Dataset, model: MRDATestModel, metrics: list[Metric], left_out: list) -> _Part:
+def _applicable(
+    name: str, dataset: Dataset, model: MRDATestModel, metrics: list[Metric], left_out: list
+) -> _Applicable:
     """All methods and metrics; without ground truth those that do not need it, and a line in `left_out`."""
     if not isinstance(dataset, LQDataset):
-        return _Part(model.restorers, metrics)
+        return _Applicable(model.restorers, metrics)
     compared = [metric.name for metric in metrics if metric.needs_gt]
     if model.oracles or compared:
         left_out.append(f"{name}: has no ground truth, so without {', '.join([*model.oracles, *compared])}")
-    return _Part(
+    return _Applicable(
         {method: restore for method, restore in model.restorers.items() if method not in model.oracles},
         [metric for metric in metrics if not metric.needs_gt],
     )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mrda_arch import MLN
-from mrda_model.adaptation import Adaptation, Shots, adapt, adapted_features, meta_gradient, super_resolve
+from mrda_model.adaptation import Adaptation, TaskBatch, adapt, adapted_features, meta_gradient, super_resolve
 from mrda_utils.resize import imresize
 
 LRS = [0.05, 0.03, 0.02]
@@ -25,7 +25,7 @@ def mln(request):
 def shots(seed, size=6, upscale=2):
     generator = torch.Generator().manual_seed(seed)
     gt = torch.rand(2, 3, upscale * size, upscale * size, generator=generator, dtype=torch.float64)
-    return Shots(imresize(gt, 1 / upscale), gt)
+    return TaskBatch(imresize(gt, 1 / upscale), gt)
 
 
 def sgd_on_a_copy(mln, task, lrs):
@@ -59,7 +59,7 @@ def test_equals_sgd_on_a_copy(mln):
 def test_with_the_upscaler_not_frozen_all_of_mln_adapts(mln, adapt_per):
     how, task = HOW._replace(freeze_upscaler=False, adapt_per=adapt_per), shots(0)
     if adapt_per == "image":
-        task = Shots(task.lq[:1], task.gt[:1])
+        task = TaskBatch(task.lq[:1], task.gt[:1])
     net = copy.deepcopy(mln).requires_grad_(True)
     for lr in LRS:
         optimizer = torch.optim.SGD(net.parameters(), lr)

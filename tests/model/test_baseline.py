@@ -7,7 +7,7 @@ import torch
 from basicsr.models import build_model
 
 import mrda_model  # noqa: F401
-from mrda_model.adaptation import Shots
+from mrda_model.adaptation import TaskBatch
 from mrda_model.frozen import build_frozen
 from mrda_options.command_line import parse
 from mrda_utils.checkpoint import CheckpointError
@@ -29,7 +29,7 @@ def test_den_learns_from_the_pixels_alone(tmp_path):
     run.opt["train"]["amp"] = "none"
     model = build_model(run.opt)
     model.net_g.load_state_dict(weights["params"])
-    tasks = [Shots(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 48, 48)) for _ in range(2)]
+    tasks = [TaskBatch(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 48, 48)) for _ in range(2)]
     losses = model.compute_losses(tasks, 1)
     plain = torch.stack([(model.net_g(lq) - gt).abs().mean() for lq, gt in tasks]).mean()
     assert losses.keys() == {"l_pix"}

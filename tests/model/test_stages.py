@@ -173,13 +173,13 @@ def test_meta_training_changes_the_upscaler_only_if_it_is_not_frozen(frozen, cha
 
 
 def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):
-    from mrda_model.adaptation import Adaptation, Shots, meta_gradient
+    from mrda_model.adaptation import Adaptation, TaskBatch, meta_gradient
 
     model, batch = build("mln_meta", chain, tmp_path)
     model.feed_data(batch)
     how = Adaptation(**model.opt["adaptation"])
     expected = [
-        meta_gradient(model.net_g, Shots(lq[:1], gt[:1]), Shots(lq[1:], gt[1:]), how, model.cri_pix)[1]
+        meta_gradient(model.net_g, TaskBatch(lq[:1], gt[:1]), TaskBatch(lq[1:], gt[1:]), how, model.cri_pix)[1]
         for lq, gt in model.tasks
     ]
     model.optimize_parameters(1)
