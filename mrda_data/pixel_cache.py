@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import BundledSource, FolderSource, ImageSource
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, user_cache, written_whole
+from mrda_utils.memory import available_memory
 
 _FORMAT = 1  # of the file: pixels, index (JSON), SHA-256 of the index, its length in 8 bytes
 _SHA256, _TRAILER = 32, 40  # bytes
@@ -122,7 +122,7 @@ def _decode(
 def _in_memory(source: FolderSource | LmdbSource) -> CachedSource:
     sizes = _header_sizes(source)
     size, processes = int(_starts(sizes)[-1]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this node
-    available = _available_memory()
+    available = available_memory()
     if available is not None and size * processes > available:
         each = f" in each of {processes} processes" if processes > 1 else ""
         raise UserError(
@@ -137,13 +137,6 @@ def _in_memory(source: FolderSource | LmdbSource) -> CachedSource:
 
     sizes, faults = _decode(source, sizes, store)
     return CachedSource(source.names, sizes, faults, pixels)
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where Linux does not tell."""
-    table = Path("/proc/meminfo")
-    found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
-    return int(found[1]) * 1024 if found else None
 
 
 def _in_file(source: FolderSource | LmdbSource, folder: Path) -> CachedSource:

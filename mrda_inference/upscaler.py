@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from mrda_data.images import ImageError
 from mrda_inference.image_file import Picture
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError
+from mrda_utils.memory import available_memory
 from mrda_utils.resize import imresize
 from mrda_utils.shipped import PREFIX, shipped_weights
 
@@ -96,9 +96,8 @@ def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
         return torch.cuda.mem_get_info(device)[0] + unused
-    table = Path("/proc/meminfo")
-    available = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
-    return int(available[1]) * 1024 if available else 4 * MEMORY
+    available = available_memory()
+    return 4 * MEMORY if available is None else available
 
 
 # --------------------------------------------------------------------------------------------------------- pictures

@@ -283,12 +283,12 @@ def test_a_whole_file_is_read_where_nothing_can_be_written(folder, tmp_path, mon
 
 # ------------------------------------------------------------------------------------------------------------- no room
 def test_too_little_memory_is_told_before_anything_is_decoded(folder, decoded, monkeypatch):
-    monkeypatch.setattr(pixel_cache, "_available_memory", lambda: 23000)
+    monkeypatch.setattr(pixel_cache, "available_memory", lambda: 23000)
     message = r"datasets\.train\.cache: 'ram' needs 2.34e-05 GB and 2.3e-05 GB are available; take mmap"
     with pytest.raises(UserError, match=message):
         GTDataset(options(folder, cache="ram"))
     assert decoded == []
-    monkeypatch.setattr(pixel_cache, "_available_memory", lambda: 50000)
+    monkeypatch.setattr(pixel_cache, "available_memory", lambda: 50000)
     GTDataset(options(folder, cache="ram"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match=r"needs 2.34e-05 GB in each of 3 processes and 5e-05 GB"):
@@ -297,7 +297,7 @@ def test_too_little_memory_is_told_before_anything_is_decoded(folder, decoded, m
 
 def test_available_memory_is_what_linux_says():
     kilobytes = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())["MemAvailable:"]
-    assert pixel_cache._available_memory() == pytest.approx(1024 * int(kilobytes), rel=0.2)
+    assert pixel_cache.available_memory() == pytest.approx(1024 * int(kilobytes), rel=0.2)
 
 
 def test_too_little_room_on_the_disk_is_told_before_anything_is_decoded(folder, tmp_path, decoded, monkeypatch):
