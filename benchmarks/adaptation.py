@@ -113,7 +113,10 @@ def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
         if not fast:
             with torch.no_grad():
                 mln.upscaler(features)
-        with torch.autocast("cpu", BF16, enabled=dtype is BF16), plain_layout() if not fast else nullcontext():
+        with (
+            torch.autocast(task.gt.device.type, BF16, enabled=dtype is BF16),
+            plain_layout() if not fast else nullcontext(),
+        ):
             target = den_t(features) if student else None
             sr, idr = net(task.lq, None if student else features, return_idr=True)
         loss = torch.nn.functional.l1_loss(sr.float(), task.gt)
@@ -146,13 +149,18 @@ def build(case: str, fast: bool) -> Step:
 
 def peak_memory(case: str, fast: bool) -> float:
     """MiB that one run adds to a fresh process."""
-    command = [sys.executable, __file__, "--memory", case, *(["--fast"] if fast else [])]
+    command = [sys.executable, __file__, "--device", str(torch.get_default_device()), "--memory", case]
+    command += ["--fast"] if fast else []
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def measure_memory(case: str, fast: bool) -> float:
-    """In the process of its own: growth of the resident set's peak, MiB, what is built once included."""
+    """In the process of its own: growth of the peak, MiB, of the resident set or a GPU's; what is built once included."""
     run = build(case, fast)
+    if torch.get_default_device().type == "cuda":
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = status("VmRSS")
     run()
     return (status("VmHWM") - before) / 1024
@@ -164,10 +172,11 @@ def status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def compare(repeats: int) -> list[dict]:
-    """Every case: seconds, ratio, peak memory, share of the GEMM rate."""
+def compare(cases: list[str], repeats: int) -> list[dict]:
+    """Each case: seconds, ratio, peak memory, share of the GEMM rate."""
     rows = []
-    for case, (_, dtype, wanted) in CASES.items():
+    for case in cases:
+        _, dtype, wanted = CASES[case]
         product, product_mult_adds = gemm(dtype)
         seconds = interleaved({"plain": build(case, False), "fast": build(case, True), "gemm": product}, repeats)
         row = {"case": case, **seconds, "ratio": seconds["plain"] / seconds["fast"], "wanted": wanted}
@@ -204,17 +213,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", action="store_true", help="how the cost of adaptation grows")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=list(CASES), help="rows of the table; all by default"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--memory", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_default_device(args.device)  # of networks and images
     if args.memory:
         print(measure_memory(args.memory, args.fast))  # noqa: T201
         return
-    machine = describe()
+    machine = describe(args.device)
     print(machine)  # noqa: T201
-    rows = sweep(args.repeats) if args.sweep else compare(args.repeats)
+    rows = sweep(args.repeats) if args.sweep else compare(args.cases, args.repeats)
     print_rows(rows)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")

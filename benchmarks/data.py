@@ -12,6 +12,7 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=12, help="photographs")
     parser.add_argument("--repeats", type=int, default=5, help=f"timed runs of {CROPS} crops each")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -78,6 +80,9 @@ def main() -> None:
     print(describe())  # noqa: T201
     headers = ("", "images from one", "MB from one", f"crops of {GT_SIZE} a second")
     print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".3g"))  # noqa: T201
+    if args.json:
+        found = [dict(zip(("kind", *headers[1:]), row, strict=True)) for row in rows]
+        args.json.write_text(json.dumps({"machine": describe(), "rows": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

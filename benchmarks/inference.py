@@ -59,13 +59,13 @@ def sides(net: MRDANet, lq: Tensor) -> dict[str, Callable[[], Tensor]]:
             return net(lq)
 
     def bf16() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(lq.device.type, torch.bfloat16):
             return fast(lq).float()
 
     others = {
         name: backend_side(net, lq, backend, DTYPES[dtype_of(name)])
         for name, (backend, package) in BACKENDS.items()
-        if find_spec("onnx") and find_spec(package)
+        if lq.device.type == "cpu" and find_spec("onnx") and find_spec(package)
     }
     return {"plain": plain, "fp32": lambda: fast(lq), "bf16": bf16, **others}
 
@@ -102,10 +102,12 @@ def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     args = parser.parse_args()
     torch.manual_seed(0)
-    machine = describe()
+    torch.set_default_device(args.device)  # of network and image
+    machine = describe(args.device)
     print(machine)  # noqa: T201
     rows = measure(args.repeats)
     print_rows(rows)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
+import json
 from itertools import groupby, product
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -96,6 +98,7 @@ def main() -> None:
     parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="of a student")
     parser.add_argument("--protocol", default="gaussian8", help="degradations, by a name of mrda_data/protocols.yml")
     parser.add_argument("--max_images", type=int, help="use the first images only")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     args = parser.parse_args()
     methods, scale = restorers(args.weights)
     options = {
@@ -126,6 +129,8 @@ def main() -> None:
     table.append(("mean", "", "", *(f(column) for f, column in zip(summaries, columns, strict=True))))
     headers = ("photograph", "LR", "tile", "whole, dB", "loss, one IDR")
     headers += tuple(f"{kind}, {cut}" for cut in ("equal tiles", "in steps") for kind in ("own IDRs", "worst kernel"))
+    if args.json:
+        args.json.write_text(json.dumps({"machine": describe(), "columns": headers, "rows": table}, indent=2) + "\n")
     print(describe())  # noqa: T201
     print(tabulate(table, headers=headers, tablefmt="github", floatfmt=("", "", "", ".2f", *[".4f"] * 5)))  # noqa: T201
 
