@@ -155,7 +155,7 @@ def peak_memory(case: str, fast: bool) -> float:
 
 
 def measure_memory(case: str, fast: bool) -> float:
-    """In the process of its own: growth of the peak, MiB, of the resident set or a GPU's; what is built once included."""
+    """In the process of its own: growth of the peak (resident set, or of a GPU), MiB, what is built once included."""
     run = build(case, fast)
     if torch.get_default_device().type == "cuda":
         before = torch.cuda.memory_allocated()
