@@ -61,7 +61,9 @@ class StageModel(SRModel):
         net = net.to(self.device, memory_format=layout)
         if self.opt["dist"]:
             devices = [self.device] if self.device.type == "cuda" else None
-            net = DistributedDataParallel(net, devices, find_unused_parameters=self.find_unused_parameters)
+            unused = self.find_unused_parameters
+            # buffers are constants: nothing to broadcast in each forward pass
+            net = DistributedDataParallel(net, devices, broadcast_buffers=False, find_unused_parameters=unused)
         return net
 
     def print_network(self, net: nn.Module) -> None:

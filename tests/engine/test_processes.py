@@ -83,6 +83,14 @@ def test_a_killed_rank_ends_the_run(chain, tmp_path):
     assert alive(process) == []
 
 
+def test_two_processes_train_channels_last(chain, tmp_path):
+    """Its buffers then have strides of their own; they are constants, which nobody has to send."""
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__channels_last=True)
+    opt["train"]["total_iter"] = 2
+    finish(opt, processes=2)
+    assert (run_folder(opt) / "models/net_g_latest.pth").is_file()
+
+
 def test_a_mistake_on_rank_0_ends_every_rank_and_is_told_once(chain, tmp_path):
     opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
     opt["path"]["resume_state"] = str(tmp_path / "1.state")
