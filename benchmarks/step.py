@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 with suppress(ImportError):  # another version of the code may have none
-    pass  # (before torch)
+    import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import json

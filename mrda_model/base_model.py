@@ -61,9 +61,9 @@ class StageModel(SRModel):
         net = net.to(self.device, memory_format=layout)
         if self.opt["dist"]:
             devices = [self.device] if self.device.type == "cuda" else None
-            unused = self.find_unused_parameters
-            # buffers are constants: nothing to broadcast in each forward pass
-            net = DistributedDataParallel(net, devices, broadcast_buffers=False, find_unused_parameters=unused)
+            for buffer in net.buffers():  # DDP's broadcast refuses the strides that channels last gives to sides of 1
+                buffer.data = buffer.clone(memory_format=torch.contiguous_format)
+            net = DistributedDataParallel(net, devices, find_unused_parameters=self.find_unused_parameters)
         return net
 
     def print_network(self, net: nn.Module) -> None:

@@ -205,7 +205,7 @@ class Mock(TorchDispatchMode):
         frame = sys._getframe()
         while frame is not None:
             file = frame.f_code.co_filename
-            if file.startswith(ROOT) and not file.startswith(HERE):
+            if file.startswith(ROOT) and not file.startswith(HERE) and "site-packages" not in file:
                 what += f" at {file.removeprefix(ROOT)}:{frame.f_lineno}"
                 break
             frame = frame.f_back

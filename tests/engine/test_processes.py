@@ -84,7 +84,7 @@ def test_a_killed_rank_ends_the_run(chain, tmp_path):
 
 
 def test_two_processes_train_channels_last(chain, tmp_path):
-    """Its buffers then have strides of their own; they are constants, which nobody has to send."""
+    """Its buffers of one pixel would have strides that DDP refuses to broadcast."""
     opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__channels_last=True)
     opt["train"]["total_iter"] = 2
     finish(opt, processes=2)
