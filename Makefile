@@ -1,10 +1,10 @@
-# Needs Python 3.10, 3.11 or 3.12 and make; everything else goes into .venv.
+# Needs Python 3.10 to 3.14 and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 READY   = $(VENV)/.ready
 
-.PHONY: demo demo-real test lint clean
+.PHONY: demo demo-real test lint update test-versions test-core dist clean
 
 # the four stages at toy size, then the Gaussian8 test with its report
 demo: $(READY)
@@ -29,14 +29,33 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-# BasicSR's source build wants torch at hand and is slow in isolation: build it without, then install the rest
-$(READY): setup.py pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
-	$(PY) -m pip install --quiet --no-build-isolation --use-pep517 --no-deps basicsr==1.4.2
-	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test]'
-	touch $@
+# checks the machine first and says all that it lacks
+$(READY): setup.py pyproject.toml constraints.txt scripts/make_environment.py
+	$(PYTHON) scripts/make_environment.py $(VENV)
+
+# the newest versions of everything that constraints.txt pins, for all platforms; kept if the tests pass with them
+update: $(READY)
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile setup.py --universal --python-version 3.10 --all-extras --no-emit-package basicsr \
+		--no-annotate --no-header --upgrade --quiet --output-file constraints.txt
+	$(MAKE) test
+
+# the core of the suite on every interpreter from 3.10 to 3.14 that is there, in an environment each, one after the other
+test-versions:
+	for version in 3.10 3.11 3.12 3.13 3.14; do \
+		command -v python$$version > /dev/null && python$$version -c '' || continue; \
+		$(MAKE) test-core PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+		rm -rf .venv-$$version; \
+	done
+
+test-core: $(READY)
+	$(PY) -m pytest -q tests/utils tests/arch tests/data tests/engine
+
+# sdist, wheel, and BasicSR's wheel beside them: pip install --find-links dist mrda
+dist: $(READY)
+	$(PY) -m pip install --quiet build
+	$(PY) -m build
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist ./third_party/basicsr
 
 clean:
 	rm -rf $(VENV)
