@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mrda_options.registered import degradation
 from mrda_options.sections import (
@@ -77,6 +77,16 @@ class TrainOptions(Options):
     train: Train
     val: Validation | None = Field(None, description="Needed where there is a validation set.")
     logger: Logger = Field(default_factory=Logger)
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _not_mps(cls, device: object) -> object:
+        if device == "mps":
+            raise ValueError(
+                "'mps': it upscales but does not train: torch's fused Adam for it would take steps whose gradients are "
+                "not finite; use cpu"
+            )
+        return device
 
     @model_validator(mode="after")
     def _train_set(self) -> TrainOptions:

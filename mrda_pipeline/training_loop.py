@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import resource
 import time
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from mrda_model.base_model import StageModel
 from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
 from mrda_pipeline.sampler import StepSampler
-from mrda_pipeline.signals import lead_own_session, requested_by, stop_requested
+from mrda_pipeline.signals import START_METHOD, leave_signals_to_parent, requested_by, stop_requested
 from mrda_pipeline.validation import validate
 from mrda_utils import checkpoint
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
+from mrda_utils.memory import peak_memory
 
 DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
 
@@ -215,11 +215,10 @@ class TrainingLoop:
                 "train.optim_g.lr or adaptation.inner_lrs, or set train.clip_grad_norm"
             )
 
-    def _memory(self) -> int:
-        """Peak memory in MiB: of the GPU, or this process's resident one."""
-        if self.process.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() // 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    def _memory(self) -> int | None:
+        """Peak memory in MiB: of the GPU, or this process's resident one, see `peak_memory`."""
+        peak = torch.cuda.max_memory_allocated() if self.process.device.type == "cuda" else peak_memory()
+        return None if peak is None else peak // 2**20
 
     # ------------------------------------------------------------------------------------------------ construction
     def _loader(self, first_step: int) -> DataLoader:
@@ -238,7 +237,8 @@ class TrainingLoop:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.process.device.type == "cuda",
-            worker_init_fn=lead_own_session,
+            worker_init_fn=leave_signals_to_parent,
+            multiprocessing_context=START_METHOD if workers > 0 else None,
         )
 
     def _message_logger(self, first_step: int) -> MessageLogger:

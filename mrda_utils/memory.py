@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 
 def available_memory() -> int | None:
@@ -11,3 +17,11 @@ def available_memory() -> int | None:
     table = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
     return int(found[1]) * 1024 if found else None
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process has held in memory so far; None where Python does not tell (Windows)."""
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
