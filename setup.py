@@ -20,6 +20,7 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "CITATION.cff"],
     python_requires=">=3.10,<3.15",
     packages=[*find_packages(include=["mrda_*"]), "mrda_weights"],
     package_dir={"mrda_weights": "weights"},
@@ -73,7 +74,7 @@ setup(
         "web": ["gradio>=6"],  # the page that mrda-web serves
     },
     classifiers=[
-        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
 )
