@@ -69,20 +69,20 @@ def check(folder):
     sys.exit("\n".join(lines))
 
 
-def install(folder, latest):
+def install(folder):
     """Make the environment anew and fill it; pip shows what it does."""
     print(f"{MESSAGE[brings_cuda()]} {folder}; docs/installation.md has smaller ways", flush=True)  # noqa: T201
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     downloads = folder / "downloads"  # pip's place is /tmp, which is in memory on many a system
     downloads.mkdir()
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    environment = {**os.environ, "TMPDIR": str(downloads), "TMP": str(downloads)}
-    pinned = [] if latest else ["--constraint", "constraints.txt"]
+    environment = {**os.environ, "TMPDIR": str(downloads)}
     for arguments in (
-        ["--quiet", "--upgrade", *pinned, "pip", "setuptools<82"],
-        [*pinned, "--no-build-isolation", "--editable", ".[test]"],
+        ["--quiet", "--upgrade", "pip", "setuptools"],
+        ["--no-build-isolation", "--editable", ".[test]"],
     ):
-        command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", *arguments]
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--constraint", "constraints.txt"]
+        command = [*pip, *arguments]
         subprocess.run(command, check=True, cwd=str(ROOT), env=environment)
     shutil.rmtree(str(downloads), ignore_errors=True)
     (folder / ".ready").touch()
@@ -92,12 +92,11 @@ def main():
     """Check, then install."""
     parser = argparse.ArgumentParser(description=__doc__.split(":", 1)[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".venv", help="default: .venv in the checkout")
-    parser.add_argument("--latest", action="store_true", help="the newest packages, not those of constraints.txt")
     args = parser.parse_args()
     folder = args.folder if args.folder.is_absolute() else Path.cwd() / args.folder
     check(folder)
     try:
-        install(folder, args.latest)
+        install(folder)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)  # the command has said why
 
