@@ -43,7 +43,7 @@ update: $(READY)
 # the core of the suite on every interpreter from 3.10 to 3.14 that is there, in an environment each, one after the other
 test-versions:
 	for version in 3.10 3.11 3.12 3.13 3.14; do \
-		command -v python$$version > /dev/null && python$$version -c '' || continue; \
+		python$$version -c '' 2> /dev/null || continue; \
 		$(MAKE) test-core PYTHON=python$$version VENV=.venv-$$version || exit 1; \
 		rm -rf .venv-$$version; \
 	done

@@ -17,7 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = [(3, minor) for minor in range(10, 15)]
 LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}  # Debian's packages of them
-MESSAGE = {True: "about 3.3 GB to download, 6.3 GB in", False: "several hundred MB to download, 2 GB in"}
+MESSAGE = {  # with CUDA's libraries or without them
+    True: "about 3.3 GB to download and 6.4 GB in {}; docs/installation.md has smaller ways",
+    False: "about 0.5 GB to download and 1.8 GB in {}",
+}
 DISK = {True: 13, False: 3}  # GB while it is made: files on their way, pip's cache and what is installed
 
 
@@ -71,7 +74,7 @@ def check(folder):
 
 def install(folder):
     """Make the environment anew and fill it; pip shows what it does."""
-    print(f"{MESSAGE[brings_cuda()]} {folder}; docs/installation.md has smaller ways", flush=True)  # noqa: T201
+    print(MESSAGE[brings_cuda()].format(folder), flush=True)  # noqa: T201
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     downloads = folder / "downloads"  # pip's place is /tmp, which is in memory on many a system
     downloads.mkdir()
