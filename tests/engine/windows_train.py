@@ -16,7 +16,7 @@ import basicsr.models  # noqa: F401  # isort: skip  (after `compat`)
 
 sys.modules |= dict.fromkeys(("fcntl", "grp", "pwd", "resource", "termios"))
 for module, names in (
-    (os, ("getuid", "killpg", "pwrite", "register_at_fork", "sched_getaffinity", "setsid", "statvfs")),
+    (os, ("getuid", "killpg", "pwrite", "register_at_fork", "setsid", "statvfs")),
     (signal, ("SIGHUP", "SIGKILL")),
 ):
     for name in names:
