@@ -155,7 +155,9 @@ class _Scan:
                 pass
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+            case (
+                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING"
+            ):
                 stack.append(argument)
             case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
                 stack.append(_Value({"T": tuple, "L": list, "D": dict}[name[6]]))
@@ -204,9 +206,9 @@ class _Scan:
         target.parts += values
 
     def _set(self, values: list[Any]) -> None:
-        keys = values[::2]
-        if len(values) % 2 or any(type(key) not in (str, int, float, bool, type(None)) for key in keys):
-            raise RefusedError("a dictionary with keys that are neither names nor numbers")
+        _check_keys(values[::2])
+        if len(values) % 2:
+            raise ValueError("a key without a value")
         self._extend(dict, values)
 
     def _tuple(self, value: Any) -> list[Any]:
@@ -229,6 +231,11 @@ class _Scan:
         match function, arguments:
             case _Global(name), [] if name == _ORDERED_DICT:
                 return _Value(dict)
+            case _Global(name), [_Value(kind, pairs)] if name == _ORDERED_DICT and kind is list:  # Python 2's
+                if not all(isinstance(pair, _Value) and pair.kind is list and len(pair.parts) == 2 for pair in pairs):
+                    raise RefusedError("a dictionary that is made of something else")
+                _check_keys([pair.parts[0] for pair in pairs])
+                return _Value(dict, pairs)
             case _Global(name), [_Storage() as storage, offset, size, stride, *_] if name in (_TENSOR, _OLD_TENSOR):
                 if len(arguments) != (6 if name == _TENSOR else 4):
                     raise RefusedError("a tensor with additions")
@@ -252,6 +259,11 @@ class _Scan:
         self.room -= count * storage.bytes // max(storage.numbers, 1)
         if self.room < 0:
             raise RefusedError("its tensors are larger than the file")
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if any(type(key) not in (str, int, float, bool, type(None)) for key in keys):
+        raise RefusedError("a dictionary with keys that are neither names nor numbers")
 
 
 def _written_out(value: Any, known: dict[int, tuple[float, int]], depth: int = 0) -> tuple[float, int]:

@@ -10,6 +10,8 @@ import pickle
 import re
 import warnings
 import zipfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,6 +194,12 @@ def test_hostile_weights_are_refused_by_name_and_nothing_runs(data, message, tmp
             checkpoint.load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
         assert len(str(caught.value)) < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.pth", "w.safetensors"]
+
+
+def test_files_of_python_2_are_read():
+    """The heads of LPIPS, from 2018."""
+    path = Path(find_spec("lpips").origin).parent / "weights/v0.1/alex.pth"
+    assert list(checkpoint.load(path)) == [f"lin{n}.model.1.weight" for n in range(5)]
 
 
 def safetensors_file(header: object, data: bytes = b"") -> bytes:
