@@ -16,7 +16,7 @@ from annotated_types import Ge, Len, Lt
 from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
@@ -29,6 +29,10 @@ class CheckpointError(UserError):
 
 
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
+
+
+_LONGEST_TEXT = 10_000  # of a provenance, characters
+_Text = Annotated[str, Len(0, _LONGEST_TEXT)]
 
 
 class _Best(TypedDict):
@@ -45,10 +49,10 @@ class _State(TypedDict):
     best_metric_results: dict[str, dict[str, _Best]]
     validated_iter: Annotated[int, Ge(0), Lt(2**63)]
     skipped: Annotated[list[float], Len(2, 2)]
+    conditions: NotRequired[dict[_Text, _Text]]  # since 0.3.0
 
 
 _STATE = TypeAdapter(_State)
-_LONGEST_TEXT = 10_000  # of a provenance, characters
 _LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
