@@ -23,6 +23,7 @@ from tqdm import tqdm
 from mrda_data.images import ImageError
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import BundledSource, FolderSource, ImageSource
+from mrda_utils.distributed import environment_number
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, user_cache, written_whole
 from mrda_utils.memory import available_memory
@@ -122,7 +123,7 @@ def _decode(
 
 def _in_memory(source: FolderSource | LmdbSource) -> CachedSource:
     sizes = _header_sizes(source)
-    size, processes = int(_starts(sizes)[-1]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this node
+    size, processes = int(_starts(sizes)[-1]), environment_number("LOCAL_WORLD_SIZE", 1)  # torchrun's, on this node
     available = available_memory()
     if available is not None and size * processes > available:
         each = f" in each of {processes} processes" if processes > 1 else ""

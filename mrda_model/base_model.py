@@ -46,6 +46,7 @@ class StageModel(SRModel):
         self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
+        self.conditions: dict[str, str] = {}  # of the run, stored with its states
         self.metrics = metrics_of(opt["val"]["metrics"]) if "val" in opt else []
         for metric in self.metrics:
             try:
@@ -228,20 +229,26 @@ class StageModel(SRModel):
             "best_metric_results": self.best_metric_results,
             "validated_iter": self.validated_iter,
             "skipped": self.skipped.tolist(),
+            "conditions": self.conditions,
         }
         path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
         checkpoint.save(state, path)
         return path
 
-    def resume_training(self, resume_state: dict, state_path: Path) -> None:
+    def resume_training(self, resume_state: dict, state_path: Path, changed: bool = False) -> None:
         """Take up a state of `save` and its weights; from here on the run is what it would have been.
+
+        Args:
+            resume_state: what `checkpoint.load_state` read from `state_path`.
+            state_path: the weights lie in a folder beside its own.
+            changed: take up a state of another degradation, too.
 
         Raises:
             CheckpointError: damaged files, or a state of another stage, scale or degradation.
         """
         origin, own = resume_state["mrda"], self.provenance._asdict()
         for key, value in own.items():
-            if origin[key] != value:
+            if origin[key] != value and not (changed and key == "degradation"):
                 theirs, ours = checkpoint.different_parts(str(origin[key]), str(value))
                 raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
         if len(self.parts) != len(resume_state["optimizers"]):

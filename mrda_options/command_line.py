@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -17,7 +16,7 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
-from mrda_utils.distributed import Process, start
+from mrda_utils.distributed import Process, environment_number, start
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights
@@ -33,6 +32,8 @@ class Run(NamedTuple):
     auto_resume: bool
     option_text: str
     """The option file as read, under a header with date and command."""
+    resume_changed: bool = False
+    """Go on although the state is of another seed or degradation."""
     save_lr: Path | None = None
     """Where a test also writes its LR images."""
 
@@ -48,6 +49,9 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     )
     if is_train:
         parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+        parser.add_argument(
+            "--resume_changed", action="store_true", help="go on from a state of another seed or degradation, too"
+        )
     else:
         parser.add_argument(
             "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder a BenchmarkDataset"
@@ -61,7 +65,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change options, for example train:total_iter=10",
     )
-    parser.set_defaults(auto_resume=False, save_lr=None)
+    parser.set_defaults(auto_resume=False, resume_changed=False, save_lr=None)
     return parser.parse_args(argv)
 
 
@@ -99,11 +103,11 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
         dataset.update(phase=phase.split("_")[0], scale=opt["scale"])
         if phase == "train":
             dataset["manual_seed"] = opt["manual_seed"]
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun --max_restarts
+    restarted = environment_number("TORCHELASTIC_RESTART_COUNT", 0) > 0  # by torchrun --max_restarts
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
     save_lr = root / expanduser(args.save_lr) if args.save_lr else None
-    return Run(opt, digest, process, args.auto_resume or restarted, header + text, save_lr)
+    return Run(opt, digest, process, args.auto_resume or restarted, header + text, args.resume_changed, save_lr)
 
 
 def _debug(opt: dict) -> None:

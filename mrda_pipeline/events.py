@@ -15,8 +15,8 @@ from mrda_utils.files import append_line, json_value
 def record(folder: Path, event: str, iteration: int, **fields: object) -> None:
     """Append {"time", "event", "iter", ...} to `<folder>/events.jsonl`.
 
-    Events: start, resume, fallback (a damaged state was passed over), validation, save, skip (steps without finite
-    gradients), stop (a signal) and end.
+    Events: start, resume, changed (an option or a thing that the run depends on, since the state was written), fallback
+    (a damaged state was passed over), validation, save, skip (steps without finite gradients), stop (a signal) and end.
 
     Raises:
         UserError: the file cannot be written.

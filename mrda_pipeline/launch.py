@@ -64,6 +64,7 @@ def _one_of(rank: int, main: Callable[..., None], args: tuple, count: int, port:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank}
+    address["LOCAL_WORLD_SIZE"] = count
     os.environ.update({name: str(value) for name, value in address.items()})
     torch.set_num_threads(threads)
     run(lambda: main(*args, count))

@@ -37,17 +37,43 @@ def _slurm_environment() -> None:
     for ours, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         if slurm not in os.environ:
             raise UserError(f"--launcher slurm: {slurm} is not set; start with srun")
+        environment_number(slurm, 0)
         os.environ.setdefault(ours, os.environ[slurm])
     if "MASTER_ADDR" not in os.environ:
         raise UserError("--launcher slurm: MASTER_ADDR is not set; export the first node's name in the job script")
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
-def _number(variable: str, default: int) -> int:
+def environment_number(variable: str, default: int, least: int = 0) -> int:
+    """A whole number in the environment, as torchrun, Slurm or `num_processes` put it there.
+
+    Raises:
+        UserError: something else is there.
+    """
     text = os.environ.get(variable, str(default))
-    if not text.isdigit():
-        raise UserError(f"{variable}: {text!r} is no number; it comes from torchrun or Slurm")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+        raise UserError(f"{variable}: {text!r} is no number from {least} on; torchrun or Slurm sets it, or unset it")
     return int(text)
+
+
+def _place() -> tuple[int, int, int]:
+    """Rank, number of processes and rank on this node, as the environment has them.
+
+    Raises:
+        UserError: they make no sense.
+    """
+    world_size, rank, local_rank = (
+        environment_number("WORLD_SIZE", 1, 1),
+        environment_number("RANK", 0),
+        environment_number("LOCAL_RANK", 0),
+    )
+    for name in ("LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        environment_number(name, 1, 1)
+    if rank >= world_size:
+        raise UserError(f"RANK: {rank}, but WORLD_SIZE is {world_size}, so ranks end at {world_size - 1}")
+    if world_size > 1 and "RANK" not in os.environ:
+        raise UserError(f"RANK: not set, but WORLD_SIZE is {world_size}; torchrun or Slurm sets both")
+    return rank, world_size, local_rank
 
 
 def start(launcher: str, device: str, timeout: int) -> Process:
@@ -66,7 +92,7 @@ def start(launcher: str, device: str, timeout: int) -> Process:
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if launcher == "slurm":
         _slurm_environment()
-    world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    rank, world_size, local_rank = _place()
     if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
         raise UserError(
             "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
@@ -89,7 +115,6 @@ def start(launcher: str, device: str, timeout: int) -> Process:
             raise UserError(
                 f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})"
             ) from error
-    rank = dist.get_rank() if world_size > 1 else 0
     return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
 
 
