@@ -39,7 +39,8 @@ def _where(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if part not in tags)
 
 
-def _explain(error: ValidationError) -> list[str]:
+def explain(error: ValidationError) -> list[str]:
+    """The mistakes, a line each."""
     lines = []
     for item in error.errors():
         where = _where(item["loc"])
@@ -79,7 +80,7 @@ def validate(options: Any, is_train: bool | None, name: str) -> dict:
     try:
         return known[model_type].model_validate(options).model_dump(exclude_none=True)
     except ValidationError as error:
-        lines = _explain(error)
+        lines = explain(error)
         raise OptionError(f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name}:", *lines])) from error
 
 
