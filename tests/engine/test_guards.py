@@ -178,7 +178,8 @@ def test_events_tell_the_story_of_a_run(chain, tmp_path):
     folder = train(opt)
     (folder / "training_states/6.state").write_bytes(b"damaged")
     train(opt, "--auto_resume")
-    assert [(e["event"], e["iter"]) for e in events(folder)] == [
+    told = [e for e in events(folder) if e["event"] != "log"]
+    assert [(e["event"], e["iter"]) for e in told] == [
         ("start", 0),
         ("save", 3),
         ("save", 6),
@@ -188,9 +189,9 @@ def test_events_tell_the_story_of_a_run(chain, tmp_path):
         ("save", 6),
         ("end", 6),
     ]
-    saves = [e for e in events(folder) if e["event"] == "save"]
+    saves = [e for e in told if e["event"] == "save"]
     assert all(e["iter_per_s"] > 0 and e["memory_mib"] > 100 and e["eta_s"] >= 0 for e in saves)
-    assert "6.state: damaged" in events(folder)[4]["reason"]
+    assert "6.state: damaged" in told[4]["reason"]
 
 
 def test_wandb_follows_the_tensorboard_log(chain, tmp_path, monkeypatch):
