@@ -194,6 +194,21 @@ def test_events_tell_the_story_of_a_run(chain, tmp_path):
     assert "6.state: damaged" in told[4]["reason"]
 
 
+def test_a_finished_run_says_so_and_is_left_alone(chain, tmp_path, capsys):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
+    folder = train(opt)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    train(opt, "--auto_resume")
+    assert "demo_mln_bicubic_x4: already finished, 6 iterations" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    latest = folder / "models/net_g_latest.pth"
+    latest.unlink()  # killed before it was written
+    train(opt, "--auto_resume")
+    assert "already finished" not in capsys.readouterr().out
+    assert latest.is_file()
+
+
 def test_wandb_follows_the_tensorboard_log(chain, tmp_path, monkeypatch):
     calls = []
     fake = types.ModuleType("wandb")
