@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mrda_options import force, validate
-from mrda_options.options import explain
+from mrda_options.options import explain, other_kind
 from mrda_pipeline.train_pipeline import train_pipeline
 from mrda_utils import checkpoint
 from mrda_utils.errors import OptionError, UserError
@@ -73,7 +73,10 @@ def read_runs(path: Path, kind: type[R], flag: str) -> R:
         OptionError: a mistake in it, named.
     """
     try:
-        return kind.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+        found = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        if isinstance(found, dict) and (other := other_kind(found, str(path))):
+            raise OptionError(f"{path}: {other}")
+        return kind.model_validate(found)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{flag} {path}: cannot be read ({getattr(error, 'strerror', error)})") from error
     except ValidationError as error:

@@ -9,16 +9,21 @@ goes on from its last checkpoint. docs/training.md tells more.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import json
 import os
-from pathlib import Path
 
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 import mrda_model  # noqa: F401
 from mrda_pipeline.chain import Chain, read_runs, run_options, train, weights_path
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +32,7 @@ AGAIN = "the same command goes on from the last checkpoint"
 
 def main(argv: list[str] | None = None) -> None:
     """Train the stages one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("-opt", type=Path, required=True, help="chain file (YAML)")
     parser.add_argument("--data", help="folder of HR photographs to train on; by default that of the option files")
     parser.add_argument("--name", help="of this chain, the first part of its runs' names; by default the chain file's")

@@ -114,8 +114,7 @@ def test_a_log_that_finds_no_room_ends_the_run(tmp_path, faults):
 def test_a_curve_that_finds_no_room_ends_the_run(tmp_path, faults):
     curves = Curves(tmp_path / "tb_logger", 0)
     with faults.fault("full disk, TensorBoard"), limited(1000), pytest.raises(UserError, match=rf"tb_logger: {FULL}"):
-        for iteration in range(100):
-            curves.add({"l_pix": 0.5}, iteration)
+        curves.add({f"curve {i}": 0.5 for i in range(100)}, 1)
 
 
 def test_curves_have_each_point_once_though_the_run_was_killed(tmp_path):
