@@ -6,19 +6,14 @@ READY   = $(VENV)/.ready
 
 .PHONY: demo demo-real test lint update test-versions test-core dist clean
 
-# the four stages at toy size, then the Gaussian8 test with its report
+# the four stages at toy size, those that are not trained yet, then the Gaussian8 test with its report
 demo: $(READY)
-	$(PY) train.py -opt options/demo/train_mln_bicubic_x4.yml
-	$(PY) train.py -opt options/demo/train_mln_meta_x4.yml
-	$(PY) train.py -opt options/demo/train_teacher_x4.yml
-	$(PY) train.py -opt options/demo/train_student_x4.yml
+	$(PY) scripts/train_chain.py -opt options/demo/chain.yml
 	$(PY) test.py -opt options/demo/test_gaussian8_x4.yml
 
 # the same on Real-ESRGAN's degradations, and two stages more: teacher and student against a discriminator
 demo-real: $(READY)
-	for stage in mln_bicubic mln_meta teacher student teacher_gan student_gan; do \
-		$(PY) train.py -opt options/demo_real/train_$${stage}_x4.yml || exit 1; \
-	done
+	$(PY) scripts/train_chain.py -opt options/demo_real/chain.yml
 	$(PY) test.py -opt options/demo_real/test_x4.yml
 
 test: $(READY)

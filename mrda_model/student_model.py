@@ -13,6 +13,7 @@ from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.base_model import StageModel
 from mrda_model.frozen import build_frozen
 from mrda_model.idr_target import IDRTarget
+from mrda_model.precision import autocast
 
 
 @MODEL_REGISTRY.register()
@@ -47,13 +48,19 @@ class MRDAStudentModel(StageModel):
         """
         lq, gt = stack(tasks)
         seen = None  # the image itself
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), autocast(self.device, self.opt["train"]["amp"]):
             target = self.den_t(self.idr_target(tasks))
         if self.opt["train"]["idr_per"] == "task":
             seen = torch.cat([task.lq.roll(current_iter, 0) for task in tasks])
             target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
         sr, idr = self.run_network(lq, seen, return_idr=True)
+        self.idrs = idr.detach().to(gt), target.to(gt)
         losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
         if current_iter > self.kd_warmup_iter:
             losses |= self.restoration_losses(sr, gt)
         return losses
+
+    def watch(self) -> dict[str, Tensor]:
+        """Besides, how far the student's representations were from the teacher's, over the length of the latter."""
+        found, target = self.idrs
+        return {**super().watch(), "idr_distance": ((found - target).norm(dim=1) / target.norm(dim=1)).mean()}

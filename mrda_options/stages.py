@@ -43,7 +43,9 @@ class Options(Section):
     name: Name = Field(description="of the run, and of its folder")
     model_type: str
     scale: Literal[2, 3, 4] = Field(description="upscaling factor")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d)?)$")] = Field(
+        "auto", description="auto, cpu, cuda, or one GPU by its number, cuda:1; auto: cuda where there is one"
+    )
     tf32: bool = Field(True, description="CUDA: convolutions of float32 in TF32; false: all in full float32")
     deterministic: bool = Field(False, description="CUDA: the same bits each time; slower, no cudnn_benchmark then")
     cudnn_benchmark: bool = Field(True, description="CUDA: cuDNN tries algorithms for each new size, takes the fastest")

@@ -325,6 +325,16 @@ def reasons(error: RuntimeError) -> str:
     return "; ".join(found[:3] or [first]) + more
 
 
+def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
+    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
+    try:
+        theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
+    except (AttributeError, ValueError):  # another network, or no weights of this one
+        return ""
+    differ = [key for key in ours if theirs[key] != ours[key]]
+    return "; ".join(f"{key} is {theirs[key]} in the file, {ours[key]} in the options" for key in differ)
+
+
 def load_network(
     net: nn.Module,
     path: str | Path,
@@ -362,7 +372,8 @@ def load_network(
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reasons(error)}") from error
+        reason = _other_sizes(net, weights) or reasons(error)
+        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error
 
 
 def states(folder: Path) -> list[Path]:

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 try:
     import resource
 except ModuleNotFoundError:  # Windows
@@ -25,3 +27,9 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Peak memory so far in MiB: of the GPU, or this process's resident one, see `peak_memory`."""
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return None if peak is None else peak // 2**20

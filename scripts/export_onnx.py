@@ -11,13 +11,18 @@ each tile of it, with that.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-from pathlib import Path
 
 from mrda_inference.backends import extra
 from mrda_inference.upscaler import student
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
 from mrda_utils.files import written_whole
 from mrda_utils.shipped import PREFIX
@@ -50,7 +55,7 @@ def export(weights: str, folder: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """Export the weights that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("-i", "--input", required=True, help="a student's .safetensors or .pth, or shipped:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args(argv)
