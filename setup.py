@@ -49,6 +49,7 @@ setup(
     ],
     extras_require={
         "browser": ["gradio>=6", "selenium"],  # tests that drive the pages; they need chromium and its driver too
+        "ncnn": ["onnx", "pnnx"],  # export_onnx.py --ncnn
         "onnx": ["onnx", "onnxruntime"],
         "openvino": ["onnx", "openvino>=2024"],
         "plots": ["matplotlib"],
@@ -56,9 +57,11 @@ setup(
             "hypothesis",
             "jsonschema>=4.18",
             "matplotlib",
+            "ncnn",
             "onnx",
             "onnxruntime",
             "openvino>=2024",
+            "pnnx",
             "pytest>=8",
             "pytest-timeout",
             "ruff",

@@ -52,9 +52,9 @@ def backend_functions(
         raise ValueError(f"dtype: {dtype}, {backend} computes in {', '.join(map(str, PRECISIONS[backend]))}")
     load = {"onnx": _onnxruntime, "openvino": _openvino}[backend]
     with extra(backend):
-        from mrda_inference.onnx_graphs import onnx_graphs
+        from mrda_inference.onnx_graphs import onnx_halves
 
-        models = (graph.SerializeToString() for graph in onnx_graphs(net))
+        models = (graph.SerializeToString() for graph in onnx_halves(net))
         run_encode, run_restore = (load(model, PRECISIONS[backend][dtype]) for model in models)
     smallest = MIN_SIDE if len(net.rdan.upscaler) > 2 else 1  # of what `collapse_upscaler` makes
 

@@ -11,25 +11,12 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
 from pathlib import Path
 
-from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_arch import network_from_file
+from mrda_arch.network_file import about
 from mrda_utils import checkpoint
 from mrda_utils.errors import OptionError, UserError, run
-
-
-def about(net: MRDANet | MLN, title: str) -> dict[str, str]:
-    """Metadata by the ModelSpec convention, and the network as an option file names it."""
-    kind = type(net).__name__
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": kind,
-        "modelspec.implementation": "mrda",
-        "modelspec.title": title,
-        "modelspec.license": "Apache-2.0",
-        "mrda.network": json.dumps({"type": kind, **net.hyper_parameters(net.state_dict())}),
-    }
 
 
 def convert(source: Path, target: Path, title: str | None) -> str:
