@@ -29,6 +29,7 @@ setup(
     install_requires=[
         "basicsr==1.4.2",
         "filelock",
+        "imagecodecs",  # what tifffile decompresses with
         "jinja2",
         "lmdb>=3",  # 1.6 dies of a damaged data.mdb (SIGBUS)
         "lpips",
@@ -43,12 +44,14 @@ setup(
         "scipy",
         "tabulate",
         "tb-nightly",
+        "tifffile",
         "torch>=2.6",  # before it, weights_only=True could be made to run code (CVE-2025-32434)
         "torchvision",
         "tqdm",
     ],
     extras_require={
         "browser": ["gradio>=6", "selenium"],  # tests that drive the pages; they need chromium and its driver too
+        "heif": ["pillow>=11.3", "pillow-heif>=1"],  # photographs of phones: HEIC, AVIF
         "ncnn": ["onnx", "pnnx"],  # export_onnx.py --ncnn
         "onnx": ["onnx", "onnxruntime"],
         "openvino": ["onnx", "openvino>=2024"],

@@ -6,14 +6,12 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
 from mrda_data.images import ImageError, decode, read_file
-from mrda_utils.files import written_whole
+from mrda_inference.side_data import SideData, read_side_data
 
-LONGEST_SIDE = {".png": 1_000_000, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels
 ORIENTED = {  # EXIF orientation to the way up
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -33,8 +31,9 @@ class Picture(NamedTuple):
     """(H, W, 3) RGB or (H, W, 1) gray, uint8 or uint16."""
     alpha: np.ndarray | None
     """(H, W, 1), as `colour`."""
-    profile: bytes | None
-    """ICC profile."""
+    side: SideData = SideData()
+    notes: tuple[str, ...] = ()
+    """A line about each thing that could not be kept."""
 
 
 class _Header(NamedTuple):
@@ -44,7 +43,8 @@ class _Header(NamedTuple):
     """Of at most 8 bits, which OpenCV reads wrongly: colour multiplied by alpha, gray without alpha."""
     orientation: int
     """EXIF's, 1 to 8; 1 where the decoder applies it."""
-    profile: bytes | None
+    side: SideData
+    notes: list[str]
 
 
 def _read_header(path: Path) -> _Header:
@@ -61,7 +61,8 @@ def _read_header(path: Path) -> _Header:
                 frames, is_tiff = getattr(image, "n_frames", 1), image.format == "TIFF"
                 is_shallow = is_tiff and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) <= 8
                 orientation = 1 if is_tiff else image.getexif().get(ExifTags.Base.Orientation, 1)
-                header = _Header(image.mode, is_shallow, orientation, image.info.get("icc_profile"))
+                notes: list[str] = []
+                header = _Header(image.mode, is_shallow, orientation, read_side_data(image, notes), notes)
                 is_mpo = image.format == "MPO"  # a camera's JPEG with previews behind the photograph
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,d} pixels; cut it into parts") from error
@@ -103,46 +104,6 @@ def read_picture(path: Path) -> Picture:
     return Picture(
         colour=image[..., :1] if is_gray else image[..., 2::-1],
         alpha=image[..., 3:] if channels == 4 else None,
-        profile=header.profile,
+        side=header.side,
+        notes=tuple(header.notes),
     )
-
-
-def check_target(path: Path, picture: Picture, scale: int) -> None:
-    """Whether the file named can hold the picture once it is enlarged.
-
-    Raises:
-        ImageError: it cannot.
-    """
-    suffix, longest = path.suffix.lower(), scale * max(picture.colour.shape)
-    if longest > LONGEST_SIDE[suffix]:
-        raise ImageError(f"{path}: {longest} pixels, {suffix} holds {LONGEST_SIDE[suffix]} a side; choose png")
-    if suffix != ".png" and picture.colour.dtype == np.uint16:
-        raise ImageError(f"{path}: {suffix} holds no 16 bits; choose png")
-    if suffix in (".jpg", ".jpeg") and picture.alpha is not None:
-        raise ImageError(f"{path}: {suffix} holds no alpha; choose png or webp")
-
-
-def write_picture(picture: Picture, path: Path) -> None:
-    """Write an image file, whole or not at all. JPEG has quality 95, the others are lossless.
-
-    Raises:
-        ImageError: it cannot be encoded or written.
-    """
-    image = picture.colour[..., ::-1]
-    if image.shape[2] == 1 and (picture.alpha is not None or path.suffix.lower() == ".webp"):
-        image = image.repeat(3, axis=2)  # neither OpenCV nor WebP has gray then
-    if picture.alpha is not None:
-        image = np.concatenate([image, picture.alpha], axis=2)
-    space = b"GRAY" if image.shape[2] == 1 else b"RGB "
-    fits = picture.profile is not None and picture.profile[16:20] == space  # that of CMYK does not fit what came of it
-    kinds = [cv2.IMAGE_METADATA_ICCP] if fits else []
-    values = [np.frombuffer(picture.profile, np.uint8)] if fits else []
-    try:
-        _, data = cv2.imencodeWithMetadata(path.suffix, np.ascontiguousarray(image), kinds, values)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(data)
-    except cv2.error as error:
-        raise ImageError(f"{path}: cannot be encoded ({error.err})") from error
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror})") from error
