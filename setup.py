@@ -21,6 +21,7 @@ setup(
     package_data={
         "mrda_data": ["protocols.yml"],
         "mrda_eval": ["index.html.j2"],
+        "mrda_inference.web": ["page.html", "static/*"],
         "mrda_weights": ["*.safetensors", "README.md"],
     },
     entry_points={
@@ -50,7 +51,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "browser": ["gradio>=6", "selenium"],  # tests that drive the pages; they need chromium and its driver too
+        "browser": ["selenium", "starlette", "uvicorn"],  # tests that drive the pages; they need chromium and its driver too
         "heif": ["pillow>=11.3", "pillow-heif>=1"],  # photographs of phones: HEIC, AVIF
         "ncnn": ["onnx", "pnnx"],  # export_onnx.py --ncnn
         "onnx": ["onnx", "onnxruntime"],
@@ -69,8 +70,10 @@ setup(
             "pytest-timeout",
             "ruff",
             "spandrel",
+            "starlette",
+            "uvicorn",
         ],
-        "web": ["gradio>=6"],  # the page that mrda-web serves
+        "web": ["starlette", "uvicorn"],  # the page that mrda-web serves
     },
     classifiers=[
         "Programming Language :: Python :: 3",
