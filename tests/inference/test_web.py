@@ -95,9 +95,11 @@ def served(choice, folder, auth=None):
 
 
 def photograph(size=(150, 40), format="PNG", mode="RGB", **values):
-    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], len(mode)), dtype=np.uint8)
+    """A file of coloured patches."""
+    patches = np.random.default_rng(0).integers(0, 256, (*[-(-side // 10) for side in size[::-1]], len(mode)), np.uint8)
+    pixels = patches.repeat(10, axis=0).repeat(10, axis=1)[: size[1], : size[0]]
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **values)
+    Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(file, format, **values)
     return file.getvalue()
 
 

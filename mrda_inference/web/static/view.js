@@ -74,8 +74,8 @@ export class View {
 
   zoomTo(scale, x, y) {
     if (!this.picture) return;
-    const most = CLOSEST / devicePixelRatio;
-    const wanted = Math.min(Math.max(scale, Math.min(this.fitting, most)), most);
+    const least = Math.min(this.fitting, 1 / devicePixelRatio);
+    const wanted = Math.min(Math.max(scale, least), CLOSEST / devicePixelRatio);
     this.x = x - ((x - this.x) * wanted) / this.scale;
     this.y = y - ((y - this.y) * wanted) / this.scale;
     this.scale = wanted;
