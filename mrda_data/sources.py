@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
+from mrda_data.images import PNG_HEADER, SUFFIXES, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_utils.files import user_cache
 
@@ -80,7 +80,9 @@ class FolderSource:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of image `index`, see `image_size`."""
-        return image_size(self.folder / self.names[index], self.folder / self.names[index])
+        path = self.folder / self.names[index]
+        head = read_file(path, PNG_HEADER)
+        return image_size(head if bytes(head[:4]) == b"\x89PNG" else read_file(path), path)
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of every image's file."""
