@@ -39,6 +39,8 @@ class GTDataset(Dataset):
         self.source = cached(open_source(opt["dataroot_gt"]), opt.get("cache", "none"), opt.get("cache_folder"))
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
         self.indices = list(check_source(self.source, opt["gt_size"], left_out=left_out))
+        if ignored := getattr(self.source, "left_out", ""):
+            get_root_logger().info("%s: %s", opt["dataroot_gt"], ignored)
         if left_out:
             message = "%d of %d images left out (skip_corrupt): %s"
             get_root_logger().warning(message, len(left_out), len(self.source.names), "; ".join(first_ten(left_out)))

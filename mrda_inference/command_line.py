@@ -16,8 +16,9 @@ from typing import NoReturn
 from PIL import ImageColor
 from tqdm import tqdm
 
+from mrda_data.folders import list_images
 from mrda_data.images import SUFFIXES, ImageError
-from mrda_data.sources import first_ten, image_names
+from mrda_data.sources import first_ten
 from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
@@ -230,7 +231,10 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
         if path.is_dir():
             if inside == path.resolve():
                 raise OptionError(f"-o {output}: is the input folder; choose another")
-            images = [path / name for name in image_names(path)]
+            listing = list_images(path)
+            if listing.others:
+                print(f"{path}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
+            images = [path / name for name in listing.names]
             own = [image for image in images if inside not in image.resolve().parents]
             found += [(image, image.relative_to(path)) for image in own or images]
         elif path.is_file():

@@ -11,8 +11,14 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
+from mrda_data.decoding import file_kind
+from mrda_data.decoding.jpeg import jpeg_layout
+from mrda_data.decoding.others import opened
+from mrda_data.decoding.png import png_chunks
+
 COLOUR_CHUNKS = (b"cICP", b"gAMA", b"cHRM", b"sRGB")
 """Of PNG, how its values mean colours; kept from PNG to PNG."""
+_XMP_TAG, _PROFILE_TAG = 700, 34675  # of TIFF
 _LONGEST_SEGMENT = 65_533  # bytes of a JPEG segment without marker and length
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _OF_THE_FILE = {  # tags that describe how a TIFF stores its pixels, or what the other fields of SideData keep
@@ -35,24 +41,56 @@ class SideData(NamedTuple):
     """COLOUR_CHUNKS with their contents."""
 
 
-def read_side_data(image: Image.Image, notes: list[str]) -> SideData:
-    """Side data of an opened file, as they hold for its upright pixels; what is damaged is dropped.
+def read_side_data(data: bytes) -> tuple[SideData, int, list[str]]:
+    """Side data of a file that has been decoded, as they hold for its upright pixels; what is damaged is dropped.
 
     Args:
-        image: as Pillow opened it, not yet decoded.
-        notes: takes a line about each that was dropped.
+        data: the file.
+
+    Returns:
+        Side data; the EXIF orientation that `decode` left to be applied, 1 to 8; a line about each thing dropped.
     """
-    info = image.info
-    xmp = info.get("xmp")
-    if image.format == "TIFF":
-        xmp = image.tag_v2.get(700)
-    xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    dpi = info.get("dpi")
+    kind, notes = file_kind(data), []
+    if kind in ("BMP", "PNM"):
+        return SideData(), 1, notes
     try:
-        dpi = (float(dpi[0]), float(dpi[1])) if dpi and min(dpi) >= 1 and max(dpi) <= 1e5 else None
-    except (TypeError, ValueError, ZeroDivisionError, IndexError):
-        dpi = None
-    return SideData(_sound_profile(info.get("icc_profile"), notes), _sound_exif(image, notes), _upright_xmp(xmp), dpi)
+        found, orientation = _of_tiff(data, notes) if kind == "TIFF" else _by_pillow(data, kind, notes)
+    except Exception:  # whatever damaged tags make of the reader
+        return SideData(), 1, [*notes, "what its file holds beside the pixels is damaged and was left out"]
+    if kind == "PNG":
+        chunks = tuple((name, data[start:end]) for name, start, end in png_chunks(data) if name in COLOUR_CHUNKS)
+        found = found._replace(png=chunks)
+    return found, orientation, notes
+
+
+def _by_pillow(data: bytes, kind: str, notes: list[str]) -> tuple[SideData, int]:
+    data = data[: jpeg_layout(data).end] if kind == "JPEG" else data
+    with opened(data, kind) as image:
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        xmp, info = image.info.get("xmp"), image.info
+    profile = _sound_profile(info.get("icc_profile"), notes)
+    return SideData(profile, _sound_exif(exif, notes), _upright_xmp(xmp), _sound_dpi(info.get("dpi"))), orientation
+
+
+def _of_tiff(data: bytes, notes: list[str]) -> tuple[SideData, int]:
+    """The tags of the first page are its EXIF; `decode` has turned the picture."""
+    exif = Image.Exif()
+    exif.load(_EXIF + data)
+    dpi = tuple(exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+    unit = {2: 1, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2))
+    dpi = _sound_dpi(tuple(float(value) * unit for value in dpi) if unit and None not in dpi else None)
+    profile = _sound_profile(exif.get(_PROFILE_TAG), notes)
+    return SideData(profile, _sound_exif(exif, notes), _upright_xmp(exif.get(_XMP_TAG)), dpi), 1
+
+
+def _sound_dpi(dpi: object) -> tuple[float, float] | None:
+    """Resolution, if it is one."""
+    try:
+        across, down = (float(value) for value in dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if min(across, down) >= 1 and max(across, down) <= 1e5 else None
 
 
 def _sound_profile(profile: bytes | None, notes: list[str]) -> bytes | None:
@@ -65,10 +103,9 @@ def _sound_profile(profile: bytes | None, notes: list[str]) -> bytes | None:
     return profile
 
 
-def _sound_exif(image: Image.Image, notes: list[str]) -> bytes | None:
+def _sound_exif(found: Image.Exif, notes: list[str]) -> bytes | None:
     """EXIF with orientation 1 and without thumbnail; None if there is none."""
     try:
-        found = image.getexif()
         kept = Image.Exif()
         for tag, value in found.items():
             if tag not in _OF_THE_FILE:
@@ -86,10 +123,11 @@ def _sound_exif(image: Image.Image, notes: list[str]) -> bytes | None:
         return None
 
 
-def _upright_xmp(xmp: bytes | None) -> bytes | None:
+def _upright_xmp(xmp: bytes | str | None) -> bytes | None:
     """XMP that says no longer that the picture is turned, or that a film follows it."""
-    if xmp is None:
+    if not xmp:
         return None
+    xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     xmp = re.sub(rb"""(tiff:Orientation(?:=["']|>))[2-8]""", rb"\g<1>1", xmp)
     return re.sub(rb"""((?:Motion|Micro)(?:Photo|Video)(?:=["']|>))1(?=["'<])""", rb"\g<1>0", xmp)
 

@@ -131,7 +131,7 @@ def write_useless(kind, path):
     if kind == "bomb":
         path.write_bytes(png_header(30_000, 30_000))
     elif kind == "large":
-        path.write_bytes(png_header(10_000, 10_000))
+        path.write_bytes(png_header(12_000, 12_000))
     elif kind == "text":
         path.write_text("hello")
     elif kind == "empty":
@@ -156,17 +156,17 @@ def write_useless(kind, path):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("bomb", "more than 89,478,485 pixels"),
-        ("large", "more than 89,478,485 pixels"),
-        ("text", "no image"),
-        ("empty", "no image"),
+        ("bomb", "more than 134,217,728 pixels"),
+        ("large", "more than 134,217,728 pixels"),
+        ("text", "damaged or no PNG, JPEG"),
+        ("empty", "damaged or no PNG, JPEG"),
         ("truncated", "cannot be decoded"),
         ("truncated tiff", "cannot be decoded"),
-        ("folder", "no image"),
-        ("missing", "does not exist"),
-        ("pages", "holds 3 pictures"),
-        ("lab", "mode LAB"),
-        ("float", "mode F"),
+        ("folder", "a folder, no image file"),
+        ("missing", "No such file"),
+        ("pages", "a TIFF of 3 pictures"),
+        ("lab", "colours CIELAB"),
+        ("float", "32-bit ieeefp samples"),
     ],
 )
 def test_a_useless_file_is_named_in_one_line(tmp_path, kind, reason):
