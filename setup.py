@@ -27,6 +27,7 @@ setup(
     package_data={
         "mrda_data": ["protocols.yml"],
         "mrda_eval": ["index.html.j2"],
+        "mrda_inference.web": ["page.html", "static/*"],
         "mrda_weights": ["*.safetensors", "README.md"],
     },
     entry_points={
@@ -35,6 +36,7 @@ setup(
     install_requires=[
         basicsr,
         "filelock",
+        "imagecodecs",  # what tifffile decompresses with
         "jinja2",
         "lmdb>=3",  # 1.6 dies of a damaged data.mdb (SIGBUS)
         "lpips",
@@ -50,12 +52,19 @@ setup(
         "setuptools<82",  # tb-nightly imports pkg_resources, which 82 no longer has
         "tabulate",
         "tb-nightly",
+        "tifffile",
         "torch>=2.6",  # before it, weights_only=True could be made to run code (CVE-2025-32434)
         "torchvision",
         "tqdm",
     ],
     extras_require={
-        "browser": ["gradio>=6", "selenium"],  # tests that drive the pages; they need chromium and its driver too
+        "browser": [
+            "selenium",
+            "starlette",
+            "uvicorn",
+        ],  # tests that drive the pages; they need chromium and its driver too
+        "heif": ["pillow>=11.3", "pillow-heif>=1"],  # photographs of phones: HEIC, AVIF
+        "ncnn": ["onnx", "pnnx"],  # export_onnx.py --ncnn
         "onnx": ["onnx", "onnxruntime"],
         "openvino": ["onnx", "openvino>=2024"],
         "plots": ["matplotlib"],
@@ -63,15 +72,19 @@ setup(
             "hypothesis",
             "jsonschema>=4.18",
             "matplotlib",
+            "ncnn",
             "onnx",
             "onnxruntime",
             "openvino>=2024",
+            "pnnx",
             "pytest>=8",
             "pytest-timeout",
             "ruff",
             "spandrel",
+            "starlette",
+            "uvicorn",
         ],
-        "web": ["gradio>=6"],  # the page that mrda-web serves
+        "web": ["starlette", "uvicorn"],  # the page that mrda-web serves
     },
     classifiers=[
         *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),

@@ -40,6 +40,8 @@ class GTDataset(Dataset):
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
         found = check_source(self.source, opt["gt_size"], left_out=left_out)
         self.indices, self.sizes = list(found), list(found.values())
+        if ignored := getattr(self.source, "left_out", ""):
+            get_root_logger().info("%s: %s", opt["dataroot_gt"], ignored)
         if left_out:
             message = "%d of %d images left out (skip_corrupt): %s"
             get_root_logger().warning(message, len(left_out), len(self.source.names), "; ".join(first_ten(left_out)))

@@ -83,12 +83,15 @@ class LQSet(Section):
 
 
 class PairedSet(Section):
-    """Real LR images with their ground truth, in pairs by the order of their names."""
+    """Real LR images with their ground truth, in pairs by their names."""
 
     name: Name = Field(description="for log, tables and folders")
     type: Literal["PairedDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, or .lmdb")
     dataroot_lq: DataRoot = Field(description="folder of LR images, or .lmdb")
+    lq_template: Annotated[str, Field(pattern=r"^[^{}/]*\{name\}[^{}/]*$")] | None = Field(
+        None, description="name of the LR image of `{name}`, such as `{name}x4`; by default the pattern that all share"
+    )
     max_images: Count | None = Field(None, description="use the first pairs only")
 
 

@@ -70,7 +70,7 @@ class TrainOptions(Options):
     manual_seed: Annotated[int, Ge(0), Lt(2**63)] = Field(0, description="of every draw of the training")
     datasets: dict[
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
-        Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
+        Annotated[TrainSet | BenchmarkSet | PairedSet, Field(discriminator="type")],
     ] = Field(description="`train`, and validation sets `val`, `val_...`.")
     degradation: degradation()
     degradation_per: Literal["task", "image"] = Field("task", description="what has a draw of its own")
@@ -96,8 +96,8 @@ class TrainOptions(Options):
         if not isinstance(train_set, TrainSet):
             raise ValueError("datasets.train: missing, it takes a GTDataset")
         for phase, dataset in self.datasets.items():
-            if phase != "train" and not isinstance(dataset, BenchmarkSet):
-                raise ValueError(f"datasets.{phase}: it takes a BenchmarkDataset")
+            if phase != "train" and isinstance(dataset, TrainSet):
+                raise ValueError(f"datasets.{phase}: it takes a BenchmarkDataset or PairedDataset")
         if train_set.gt_size % self.scale:
             raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is no multiple of scale {self.scale}")
         kernel_size = getattr(self.degradation, "kernel_size", 1)
@@ -207,6 +207,13 @@ class KernelOptions(TrainOptions):
     degradation: degradation("isotropic", "anisotropic")
     network_g: MrdaKernelNet
     train: NetworkTrain
+
+    @model_validator(mode="after")
+    def _known_kernels(self) -> KernelOptions:
+        for phase, dataset in self.datasets.items():
+            if isinstance(dataset, PairedSet):
+                raise ValueError(f"datasets.{phase}: this stage needs the kernels, which a PairedDataset has not")
+        return self
 
     @model_validator(mode="after")
     def _whole_kernel(self) -> KernelOptions:

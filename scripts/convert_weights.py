@@ -16,26 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
 
-from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_arch import network_from_file
+from mrda_arch.network_file import about
 from mrda_utils import checkpoint
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.shipped import PREFIX, shipped_weights
-
-
-def about(net: MRDANet | MLN, title: str) -> dict[str, str]:
-    """Metadata by the ModelSpec convention, and the network as an option file names it."""
-    kind = type(net).__name__
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": kind,
-        "modelspec.implementation": "mrda",
-        "modelspec.title": title,
-        "modelspec.license": "Apache-2.0",
-        "mrda.network": json.dumps({"type": kind, **net.hyper_parameters(net.state_dict())}),
-    }
 
 
 def convert(source: Path, target: Path, title: str | None) -> str:
