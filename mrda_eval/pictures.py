@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrda_data.degradation.kernels import task_kernel
+from mrda_data.degradation.kernels import is_classic, task_kernel
 from mrda_eval import page, report
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import Metric
@@ -29,8 +29,8 @@ class Shown(NamedTuple):
 def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: list[Metric], folder: Path) -> Shown:
     """Write the panel; return it and what the page shows."""
     item, name = restored.item, dataset_opt["name"]
-    one_kernel = "task" in item and dataset_opt["protocol"] != "realesrgan"  # which has several
-    kernel = task_kernel(item["task"], dataset_opt["kernel_size"]).numpy() if one_kernel else None
+    task = item.get("task")
+    kernel = task_kernel(task, dataset_opt["kernel_size"]).numpy() if is_classic(task) else None
     psnr = next((metric for metric in metrics if metric.type == "calculate_psnr"), None)
     values = {row.method: f" {_text(psnr, row)}" for row in restored.rows if psnr and row.metric == psnr.name}
     pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)

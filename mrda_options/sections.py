@@ -64,8 +64,8 @@ class BenchmarkSet(Section):
     dataroot_lq: str | None = Field(
         None, description="LR set of test.py --save_lr, or its .lmdb, to read instead of degrading"
     )
-    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "realesrgan"] = Field(
-        description="list of kernels and noise levels, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
+    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "photo", "realesrgan"] = Field(
+        description="list of kernels, noise levels or photographs, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
     )
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")
