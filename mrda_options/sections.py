@@ -151,6 +151,9 @@ class Distillation(Section):
     abs_weight: Annotated[float, Ge(0)] = Field(0.01, description="lambda_abs of Eq. (6)")
     temperature: Annotated[float, Gt(0)] = Field(0.15, description="softmax temperature of Eq. (4)")
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
+    every: Count = Field(
+        1, description="distil in each n-th iteration only, of those after the warm-up; cheaper: MLN adapts in no other"
+    )
 
 
 PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mrda_data.degradation.base import Task, chance, check_multiple, choice, quantise, register, uniform
-from mrda_data.degradation.jpeg import jpeg
+from mrda_data.degradation.jpeg import libjpeg
 from mrda_data.degradation.kernels import filter2d, gaussian_kernel
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
 from mrda_data.degradation.realesrgan import MODES
@@ -100,7 +100,7 @@ def photo_degrade(gt: Tensor, task: Task, scale: int, generator: torch.Generator
     elif "poisson_scale" in task:
         image = add_poisson_noise(image, task["poisson_scale"], task["gray_noise"], generator)
     if "jpeg_quality" in task:
-        image = jpeg(image, task["jpeg_quality"])
+        image = libjpeg(image, task["jpeg_quality"])
     if "second_resize" in task:
         smooth = {} if task["resize_mode"] == "area" else {"antialias": True}
         image = F.interpolate(image, size, mode=task["resize_mode"], **smooth)
@@ -108,5 +108,5 @@ def photo_degrade(gt: Tensor, task: Task, scale: int, generator: torch.Generator
         blurred = filter2d(image, gaussian_kernel(SHARPENING_SIGMA, SHARPENING_SIGMA, kernel_size=7))
         image = image + task["sharpen_amount"] * (image - blurred)
     if "second_jpeg_quality" in task:
-        image = jpeg(image, task["second_jpeg_quality"])
+        image = libjpeg(image, task["second_jpeg_quality"])
     return quantise(image)
