@@ -28,7 +28,14 @@ def _bundled(root: str) -> str:
     return root
 
 
+def _distinct(folders: list[str]) -> list[str]:
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"{', '.join(folders)}: one is listed twice")
+    return folders
+
+
 DataRoot = Annotated[str, AfterValidator(_bundled)]
+DataRoots = Annotated[list[DataRoot], Len(1), AfterValidator(_distinct)]
 
 
 class TrainSet(Section):
@@ -36,7 +43,9 @@ class TrainSet(Section):
 
     name: str = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), .lmdb, or bundled:train")
+    dataroot_gt: DataRoot | DataRoots = Field(
+        description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
+    )
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
