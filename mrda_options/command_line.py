@@ -85,7 +85,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _check_consistency(opt)
     _check_files(opt, root, is_train)
     if "perceptual_opt" in opt.get("train", {}):
-        vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
+        vgg_path(opt["train"]["perceptual_opt"], args.debug)
     set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(

@@ -6,6 +6,7 @@ import importlib.util
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from basicsr.archs import vgg_arch
 from pydantic import AfterValidator, Field, model_validator
 
 from mrda_metric import metric
@@ -195,20 +196,27 @@ class NetworkTrain(Train):
 
 
 class Perceptual(Section):
-    """Distance of VGG19's features (paper Eq. 3), BasicSR's PerceptualLoss."""
+    """Distance of VGG's features (paper Eq. 3), BasicSR's PerceptualLoss."""
 
     type: Literal["PerceptualLoss"] = Field(description="which loss")
     layer_weights: dict[Annotated[str, Field(pattern=r"^(conv|relu)[1-5]_[1-4]$")], Annotated[float, Gt(0)]] = Field(
         {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
         description="weight of each layer's features; conv: before its activation",
     )
-    vgg_type: Literal["vgg19"] = Field("vgg19", description="network of the features")
+    vgg_type: Literal["vgg16", "vgg19"] = Field("vgg19", description="network of the features")
     vgg_weights: str | None = Field(None, description="its ImageNet weights; torch's cache by default")
     use_input_norm: bool = Field(True, description="normalise by ImageNet's mean and deviation")
     range_norm: bool = Field(False, description="images are in [-1, 1]")
     perceptual_weight: Annotated[float, Ge(0)] = Field(1.0, description="weight of the features' distance")
     style_weight: Annotated[float, Ge(0)] = Field(0.0, description="weight of the Gram matrices' distance")
     criterion: Literal["l1", "fro"] = Field("l1", description="distance")
+
+    @model_validator(mode="after")
+    def _layers(self) -> Perceptual:
+        unknown = self.layer_weights.keys() - set(vgg_arch.NAMES[self.vgg_type])
+        if unknown:
+            raise ValueError(f"layer_weights: {self.vgg_type} has no {', '.join(sorted(unknown))}")
+        return self
 
 
 class Gan(Section):
