@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mrda_data.degradation.kernels import task_kernel
+from mrda_data.degradation.kernels import is_classic, task_kernel
 from mrda_eval import page, report
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import Metric
@@ -63,9 +63,10 @@ def write_picture(picture: Image.Image, path: Path) -> None:
 
 def _kernel(restored: Restored, dataset_opt: dict) -> np.ndarray | None:
     """The blur kernel of an item that has one."""
-    if "task" not in restored.item or dataset_opt["protocol"] == "realesrgan":  # which has several
+    task = restored.item.get("task")
+    if not is_classic(task):
         return None
-    return task_kernel(restored.item["task"], dataset_opt["kernel_size"]).numpy()
+    return task_kernel(task, dataset_opt["kernel_size"]).numpy()
 
 
 def _text(metric: Metric, row: Row) -> str:

@@ -35,7 +35,7 @@ class StageModel(SRModel):
     """Parent of the stages; a stage adds its step (`optimize_parameters`) and, where needed, its restorer."""
 
     find_unused_parameters = False
-    start_stage: str | None = None  # stage whose weights `path.pretrain_network_g` must come from
+    start_stage: str | tuple[str, ...] | None = None  # stages whose weights `path.pretrain_network_g` must come from
     adversary: Adversary | None = None  # with `network_d`
 
     def __init__(self, opt: dict) -> None:

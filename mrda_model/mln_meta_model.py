@@ -17,7 +17,7 @@ from mrda_model.restorers import mln_oracle
 class MLNMetaModel(StageModel):
     """Each task's images are split into support, for the inner steps, and query, for the outer loss."""
 
-    start_stage = "MLNBicubicModel"
+    start_stage = "MLNBicubicModel", "MLNMetaModel"
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Freeze the upscaler (but for paper Table VI).

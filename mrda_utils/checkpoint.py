@@ -339,7 +339,7 @@ def load_network(
     net: nn.Module,
     path: str | Path,
     param_key: str = "params_ema",
-    stage: str | None = None,
+    stage: str | tuple[str, ...] | None = None,
     degradation: str | None = None,
 ) -> None:
     """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
@@ -348,7 +348,7 @@ def load_network(
         net: network that takes the weights.
         path: file.
         param_key: what to prefer; without it, `params` serves.
-        stage: refuse the weights of another stage (where the file says which).
+        stage: refuse the weights of a stage other than this or these (where the file says which).
         degradation: refuse weights trained on another degradation (likewise).
 
     Raises:
@@ -357,8 +357,9 @@ def load_network(
     content = load(path)
     origin = _provenance(content, path)
     if origin is not None:
-        if stage is not None and origin.stage != stage:
-            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {stage}")
+        wanted = (stage,) if isinstance(stage, str) else stage
+        if wanted is not None and origin.stage not in wanted:
+            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
         if degradation is not None and origin.degradation not in (None, degradation):
             theirs, ours = different_parts(origin.degradation, degradation)
             raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
