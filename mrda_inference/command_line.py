@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
@@ -19,10 +19,11 @@ from tqdm import tqdm
 from mrda_data.folders import list_images
 from mrda_data.images import SUFFIXES, ImageError
 from mrda_data.sources import first_ten
+from mrda_inference.chosen_idr import parse, with_degradation
 from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
-from mrda_inference.upscaler import DEFAULT_WEIGHTS, Upscaler, open_upscaler
+from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
@@ -43,7 +44,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="a student's .safetensors or .pth, or shipped:NAME")
+    networks = parser.add_mutually_exclusive_group()
+    networks.add_argument(
+        "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
+    )
+    networks.add_argument("--weights", help="in its place: a student's .safetensors or .pth, or shipped:NAME")
+    parser.add_argument("--list", action=_ListModels, help="tell what the shipped networks are for")
+    parser.add_argument(
+        "--as",
+        dest="degradation",
+        type=parse,
+        metavar="DEGRADATION",
+        help="take photographs for such ones, whatever the network finds: clean; or blur=2.4, noise=10, jpeg=60, or "
+        "several of them, blur=2,jpeg=60",
+    )
     parser.add_argument(
         "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
     )
@@ -88,6 +102,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+class _ListModels(argparse.Action):
+    """Prints the shipped networks and ends the program, as --help does."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        for name, model in MODELS.items():
+            print(f"{name:8}{model.purpose}")  # noqa: T201
+        parser.exit()
+
+
 def _colour(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(name)[:3]
@@ -108,7 +134,10 @@ def upscale_files(argv: list[str] | None = None) -> int:
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
     targets = _targets(args.input, args.output, args.format)
     set_numerics()
-    upscaler = open_upscaler(args.weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
+    weights = args.weights or MODELS[args.model].weights
+    upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
+    if args.degradation is not None:
+        upscaler = with_degradation(upscaler, args.degradation)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
     try:
         with ThreadPoolExecutor(max_workers=1) as writer:

@@ -18,7 +18,22 @@ from mrda_utils.errors import OptionError
 from mrda_utils.memory import available_memory
 from mrda_utils.shipped import PREFIX, shipped_weights
 
-DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
+
+class Model(NamedTuple):
+    """A shipped network, by the name that users choose it by."""
+
+    weights: str
+    purpose: str
+
+
+MODELS = {
+    "photo": Model("shipped:mrda_lite_x4_photo", "any photograph: blurred, noisy, JPEG, or clean"),
+    "blur": Model(
+        "shipped:mrda_lite_x4_student", "blurred and clean photographs; sharper there, but sharpens noise and JPEG"
+    ),
+}
+DEFAULT_MODEL = "photo"
+DEFAULT_WEIGHTS = MODELS[DEFAULT_MODEL].weights
 MEMORY = 2**30  # bytes that feature maps may take on the CPU, which has other work as well
 SMALLEST_TILE = 96  # pixels
 LARGEST_TILE = 2048  # pixels; what still larger ones share of their area, below 2 %, no longer costs time
