@@ -347,7 +347,7 @@ class StudentPath(RestoringPath):
 class MetaPath(RunPath):
     """Paths of mln_meta, which starts from mln_bicubic."""
 
-    pretrain_network_g: str = Field(description="weights of mln_bicubic")
+    pretrain_network_g: str = Field(description="weights of mln_bicubic, or of an earlier mln_meta")
 
 
 class TestPath(Section):
