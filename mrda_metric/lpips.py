@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mrda_metric.metric import Kind, register
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
+from mrda_utils.fields import FilePath
 from mrda_utils.tensor_cache import tensor_cache
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -66,7 +67,7 @@ def _weights(options: dict[str, Any]) -> Path:
 
 
 @register(Kind(higher_is_better=False, digits=4, weights=_weights))
-def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: str | None = None) -> float:
+def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: FilePath | None = None) -> float:
     """LPIPS 0.1 with AlexNet; lower is better.
 
     Args:

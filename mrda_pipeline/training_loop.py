@@ -21,6 +21,7 @@ from mrda_pipeline.events import record
 from mrda_pipeline.sampler import StepSampler
 from mrda_pipeline.signals import lead_own_session, requested_by, stop_requested
 from mrda_pipeline.validation import validate
+from mrda_pipeline.workers import batches
 from mrda_utils import checkpoint
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
@@ -88,7 +89,7 @@ class TrainingLoop:
         with bar, logging_redirect_tqdm([self.logger]):
             if self._validation_due(first_step):  # the run was stopped before or in it
                 self._between(first_step, stopping=False)
-            for current_iter, data in enumerate(self._loader(first_step), first_step + 1):
+            for current_iter, data in enumerate(batches(self._loader(first_step)), first_step + 1):
                 if current_iter > first_step + 1:  # the first one starts the loader
                     self.data_timer.record()
                 self.model.update_learning_rate(current_iter, self.opt["train"]["warmup_iter"])
@@ -105,7 +106,7 @@ class TrainingLoop:
             record(self.folder, "end", self.total)
             self.logger.info(
                 "End of training after %s; weights in %s",
-                datetime.timedelta(seconds=int(time.time() - self.started)),
+                datetime.timedelta(seconds=max(int(time.time() - self.started), 0)),
                 self.opt["path"]["models"],
             )
         if self.tb_logger:
@@ -152,7 +153,7 @@ class TrainingLoop:
             return
         path = self.model.save(current_iter)
         checkpoint.prune(self.folder, self.opt["logger"].get("keep_last"))
-        seconds = (time.time() - self.started) / max(current_iter - self.first_step, 1)
+        seconds = max(time.time() - self.started, 1e-3) / max(current_iter - self.first_step, 1)  # clocks are set back
         record(
             self.folder,
             "save",
