@@ -50,6 +50,7 @@ class BenchmarkDataset(Dataset):
                 f"{opt['name']}: max_side {opt['max_side']} is too small for scale {scale} and kernel_size "
                 f"{opt['kernel_size']}; at least {smallest} pixels"
             )
+        self._smallest = smallest
         self.left_out: list[str] = []
         found = check_source(self.source, smallest, self.source.names[: opt.get("max_images")], self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
@@ -66,7 +67,13 @@ class BenchmarkDataset(Dataset):
     def _read(self, index: int) -> np.ndarray:
         """Image `index` of `names`, decoded once for all of its cases."""
         if self._image[0] != index:
-            self._image = (index, self.source.read(self.indices[index]))
+            image = self.source.read(self.indices[index])
+            if min(image.shape[:2]) < self._smallest:
+                raise ImageError(
+                    f"{self.opt['name']}: {self.names[index]} has {image.shape[0]}x{image.shape[1]} pixels, fewer than "
+                    f"at the start; at least {self._smallest} are needed"
+                )
+            self._image = (index, image)
         return self._image[1]
 
     def _degrade(self, gt: Tensor, case: Case, generator: torch.Generator) -> Tensor:

@@ -35,12 +35,17 @@ def file_hash(path: str | Path) -> str:
     return sha256(Path(path).read_bytes()).hexdigest()
 
 
+def _harmless(row: tuple) -> list:
+    """With ./ before what a spreadsheet would compute, such as the name of an image that begins with =."""
+    return [f"./{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell for cell in row]
+
+
 def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> None:
     """One line for each row, under the names of the fields; whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(fields)
-    writer.writerows(rows)
+    writer.writerows(map(_harmless, rows))
     write_text(text.getvalue(), path)
 
 

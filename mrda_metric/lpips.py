@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mrda_metric.metric import Kind, register
 from mrda_utils import checkpoint
+from mrda_utils.fields import FilePath
 from mrda_utils.perceptual_files import imagenet_weights
 from mrda_utils.tensor_cache import tensor_cache
 
@@ -62,7 +63,7 @@ def _weights(options: dict[str, Any]) -> Path:
 
 
 @register(Kind(higher_is_better=False, digits=4, weights=_weights))
-def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: str | None = None) -> float:
+def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: FilePath | None = None) -> float:
     """LPIPS 0.1 with AlexNet; lower is better.
 
     Args:

@@ -166,7 +166,7 @@ def _bounded(most_parameters: int) -> Iterator[None]:
 
 def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
     """Keys of the object registered as `name`; our own docstrings describe them."""
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     docstring = inspect.getdoc(target) if target.__module__.startswith("mrda_") else ""
     summary, _, arguments = docstring.partition("Args:\n")
     described = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mrda_metric import metric
 from mrda_options.registered import registered
-from mrda_utils.fields import Count, FactorRange, KernelSize, Name, Section, did_you_mean
+from mrda_utils.fields import Count, FactorRange, FilePath, KernelSize, Label, Name, Section, did_you_mean
 
 Mln = registered("ARCH", ["MLN"])
 MrdaNet = registered("ARCH", ["MRDANet"])
@@ -35,14 +36,14 @@ def _distinct(folders: list[str]) -> list[str]:
     return folders
 
 
-DataRoot = Annotated[str, AfterValidator(_bundled)]
+DataRoot = Annotated[FilePath, AfterValidator(_bundled)]
 DataRoots = Annotated[list[DataRoot], Len(1), AfterValidator(_distinct)]
 
 
 class TrainSet(Section):
     """Random crops of ground-truth images."""
 
-    name: str = Field(description="for the log")
+    name: Label = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot | DataRoots = Field(
         description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
@@ -57,7 +58,9 @@ class TrainSet(Section):
     cache: Literal["none", "ram", "mmap"] = Field(
         "none", description="keep decoded images: in memory, or in a file that is mapped; see docs/data.md"
     )
-    cache_folder: str | None = Field(None, description="of mmap's file, three bytes a pixel; ~/.cache/mrda by default")
+    cache_folder: FilePath | None = Field(
+        None, description="of mmap's file, three bytes a pixel; ~/.cache/mrda by default"
+    )
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
     num_worker_per_gpu: Annotated[int, Ge(0), Le(256)] = Field(
@@ -71,7 +74,7 @@ class BenchmarkSet(Section):
     name: Name = Field(description="for log, tables and folders")
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
-    dataroot_lq: str | None = Field(
+    dataroot_lq: FilePath | None = Field(
         None, description="LR set of test.py --save_lr, or its .lmdb, to read instead of degrading"
     )
     protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "photo", "realesrgan"] = Field(
@@ -138,6 +141,12 @@ class MultiStepLR(Section):
     milestones: Annotated[list[Count], AfterValidator(_ascending)] = Field([], description="iterations")
     gamma: Annotated[float, Gt(0)] = Field(0.5, description="factor at each milestone")
 
+    @model_validator(mode="after")
+    def _within_reach(self) -> MultiStepLR:
+        if len(self.milestones) * abs(math.log10(self.gamma)) > 100:
+            raise ValueError(f"gamma: {self.gamma} at {len(self.milestones)} milestones leads beyond all numbers")
+        return self
+
 
 class CosineAnnealingLR(Section):
     """Learning rate along half a cosine, from `lr` to `eta_min` at `total_iter`."""
@@ -175,7 +184,7 @@ PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])
 class Train(Section):
     """What all stages share."""
 
-    total_iter: Count = Field(description="optimizer steps")
+    total_iter: Annotated[int, Ge(1), Le(10**9)] = Field(description="optimizer steps")
     optim_g: Optimizer
     scheduler: Scheduler = Field(default_factory=lambda: MultiStepLR(type="MultiStepLR"))
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
@@ -207,7 +216,7 @@ class Perceptual(Section):
         description="weight of each layer's features; conv: before its activation",
     )
     vgg_type: Literal["vgg16", "vgg19"] = Field("vgg19", description="network of the features")
-    vgg_weights: str | None = Field(None, description="its ImageNet weights; torch's cache by default")
+    vgg_weights: FilePath | None = Field(None, description="its ImageNet weights; torch's cache by default")
     use_input_norm: bool = Field(True, description="normalise by ImageNet's mean and deviation")
     range_norm: bool = Field(False, description="images are in [-1, 1]")
     perceptual_weight: Annotated[float, Ge(0)] = Field(1.0, description="weight of the features' distance")
@@ -296,8 +305,8 @@ class Validation(Section):
 class Wandb(Section):
     """Weights & Biases follows the TensorBoard log, as in BasicSR."""
 
-    project: str = Field(description="project on the server")
-    resume_id: str | None = Field(None, description="id of the wandb run to go on with")
+    project: Label = Field(description="project on the server")
+    resume_id: Label | None = Field(None, description="id of the wandb run to go on with")
 
 
 class Logger(Section):
@@ -321,49 +330,49 @@ class Logger(Section):
 class RunPath(Section):
     """Files and folders; relative ones are relative to the folder of train.py."""
 
-    experiments_root: str = Field("experiments", description="folder of the training runs")
-    resume_state: str | None = Field(None, description="state file to go on from")
-    pretrain_network_g: str | None = Field(None, description="weights to start from: a file, or shipped:NAME")
+    experiments_root: FilePath = Field("experiments", description="folder of the training runs")
+    resume_state: FilePath | None = Field(None, description="state file to go on from")
+    pretrain_network_g: FilePath | None = Field(None, description="weights to start from: a file, or shipped:NAME")
 
 
 class AdaptingPath(RunPath):
     """Paths of a stage that adapts MLN."""
 
-    pretrain_network_mln: str = Field(description="weights of mln_meta")
+    pretrain_network_mln: FilePath = Field(description="weights of mln_meta")
 
 
 class RestoringPath(AdaptingPath):
     """Paths of teacher and student."""
 
-    pretrain_network_d: str | None = Field(None, description="discriminator to start from")
+    pretrain_network_d: FilePath | None = Field(None, description="discriminator to start from")
 
 
 class StudentPath(RestoringPath):
     """Paths of the student."""
 
-    pretrain_network_t: str = Field(description="weights of the teacher")
+    pretrain_network_t: FilePath = Field(description="weights of the teacher")
 
 
 class MetaPath(RunPath):
     """Paths of mln_meta, which starts from mln_bicubic."""
 
-    pretrain_network_g: str = Field(description="weights of mln_bicubic, or of an earlier mln_meta")
+    pretrain_network_g: FilePath = Field(description="weights of mln_bicubic, or of an earlier mln_meta")
 
 
 class TestPath(Section):
     """Paths of a test."""
 
-    results_root: str = Field("results", description="folder of the reports")
-    pretrain_network_g: str | None = Field(None, description="weights of the student")
-    pretrain_network_t: str | None = Field(None, description="weights of the teacher")
-    pretrain_network_mln: str | None = Field(None, description="weights of mln_meta")
+    results_root: FilePath = Field("results", description="folder of the reports")
+    pretrain_network_g: FilePath | None = Field(None, description="weights of the student")
+    pretrain_network_t: FilePath | None = Field(None, description="weights of the teacher")
+    pretrain_network_mln: FilePath | None = Field(None, description="weights of mln_meta")
 
 
 class Baseline(Section):
     """Another method on the same LR images: a network of ours or BasicSR's that maps LR to SR, and its weights."""
 
     network: SRNetwork = Field(description="As `network_g` in the option file that it was trained by.")
-    path: str = Field(description="weights")
+    path: FilePath = Field(description="weights")
     param_key: Name = Field("params_ema", description="weights to prefer in the file; without them `params`, or bare")
 
 

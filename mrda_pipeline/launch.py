@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch.multiprocessing import ProcessExitedException, spawn
 
-from mrda_pipeline.signals import noted_signals, requested_by, stop_requested
+from mrda_pipeline.signals import SIGNALS, noted_signals, requested_by, stop_requested
 from mrda_utils.errors import Stopped, UserError, run
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL = 0.2  # seconds between two looks at the processes
 GRACE = 30  # seconds in which the others notice that one has ended
 
@@ -73,7 +72,7 @@ def _one_of(rank: int, main: Callable[..., None], args: tuple, count: int, port:
 def launch(count: int, main: Callable[..., None], *args: object) -> None:
     """Run `main(*args, count)` as a group of `count` processes that share the cores, and wait for them.
 
-    The first Ctrl-C or SIGTERM is passed on to them, a second Ctrl-C kills them.
+    The first Ctrl-C, SIGTERM or SIGHUP is passed on to them, a second Ctrl-C kills them.
 
     Raises:
         SystemExit: with the exit code of a process that has said why.

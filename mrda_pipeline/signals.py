@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a training to save and end; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP (of a closed terminal) ask a training to save and end; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from types import FrameType
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []  # signals are the process's, so is this
 
 
@@ -38,9 +41,13 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def noted_signals() -> Iterator[None]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second Ctrl-C takes the loader's workers with it."""
+    """Note SIGNALS instead of dying of them; a second Ctrl-C takes the loader's workers with it.
+
+    Under nohup SIGHUP stays ignored.
+    """
     _received.clear()
-    earlier = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = [number for number in SIGNALS if number in ALWAYS or signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, _note) for number in noted}
     try:
         yield
     except KeyboardInterrupt:

@@ -31,6 +31,7 @@ from mrda_pipeline.events import record
 from mrda_pipeline.launch import launch, processes_to_start
 from mrda_pipeline.signals import noted_signals
 from mrda_pipeline.training_loop import TrainingLoop
+from mrda_pipeline.workers import lost_workers_named
 from mrda_utils import __version__, checkpoint
 from mrda_utils.distributed import contact_lost_ends, on_rank_0, stop
 from mrda_utils.errors import UserError
@@ -263,5 +264,5 @@ def _train(run: Run, stack: ExitStack, sharing: int) -> None:
         for change in changed:
             logger.warning("%s: from here on the run is another one than it would have been", change)
         loop = TrainingLoop(opt, process, model, train_set, val_sets, logger)
-        with noted_signals():
+        with noted_signals(), lost_workers_named():
             loop.run(first_step)

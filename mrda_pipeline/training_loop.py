@@ -16,6 +16,7 @@ from mrda_pipeline.run_log import RunLog
 from mrda_pipeline.sampler import StepSampler
 from mrda_pipeline.signals import START_METHOD, leave_signals_to_parent, requested_by, stop_requested
 from mrda_pipeline.validation import validate
+from mrda_pipeline.workers import batches
 from mrda_utils import checkpoint
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
@@ -70,7 +71,7 @@ class TrainingLoop:
         with bar, logging_redirect_tqdm([self.logger]):
             if self._validation_due(first_step):  # the run was stopped before or in it
                 self._between(first_step, stopping=False)
-            for current_iter, data in enumerate(self._loader(first_step), first_step + 1):
+            for current_iter, data in enumerate(batches(self._loader(first_step)), first_step + 1):
                 self.log.data_came()
                 self.model.update_learning_rate(current_iter, self.opt["train"]["warmup_iter"])
                 self.model.feed_data(data)
@@ -86,7 +87,7 @@ class TrainingLoop:
     def _end(self) -> None:
         self.model.save_weights("latest", self.total)
         record(self.folder, "end", self.total)
-        duration = datetime.timedelta(seconds=int(time.time() - self.started))
+        duration = datetime.timedelta(seconds=max(int(time.time() - self.started), 0))
         self.logger.info("End of training after %s; weights in %s", duration, self.opt["path"]["models"])
 
     # ------------------------------------------------------------------------------------------ between iterations
@@ -130,7 +131,7 @@ class TrainingLoop:
             return
         path = self.model.save(current_iter)
         checkpoint.prune(self.folder, self.opt["logger"].get("keep_last"))
-        seconds = (time.time() - self.started) / max(current_iter - self.first_step, 1)
+        seconds = max(time.time() - self.started, 1e-3) / max(current_iter - self.first_step, 1)  # clocks are set back
         record(
             self.folder,
             "save",

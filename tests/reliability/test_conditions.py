@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import socket
 import subprocess
 from functools import partial
 
@@ -16,7 +15,7 @@ import torch
 from mrda_utils import checkpoint
 from tests.engine.conftest import events, run_folder
 from tests.model.conftest import stage_options, train
-from tests.reliability.processes import assert_nothing_lost, end, output_file, start
+from tests.reliability.processes import assert_nothing_lost, end, output_file, start, start_two
 
 ENVIRONMENTS = {
     "no process": {"WORLD_SIZE": "0"},
@@ -59,21 +58,15 @@ def test_what_makes_no_sense_in_the_environment_is_one_line(chain, tmp_path, env
 
 def on_two_disks(opt, homes):
     """Exit codes and output of two processes of these options, each with a home of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [
-        start(opt, prepare=partial(on_disk, home, {**address, "RANK": str(rank)})) for rank, home in enumerate(homes)
-    ]
+    ranks = start_two(opt, [partial(see_as_home, home) for home in homes])
     return [end(rank) for rank in ranks], output_file(opt).read_text()
 
 
-def on_disk(home, environment):
-    """Let this process see a folder of its own as `home` beside the homes of all."""
-    set_environment(environment)
-    if ctypes.CDLL(None).unshare(0x20000) == 0:  # CLONE_NEWNS
-        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-        subprocess.run(["mount", "--bind", home, home.parent / "home"], check=True)
+def see_as_home(folder):
+    """Let this process see a folder of its own as `home`, which lies beside those of all."""
+    assert ctypes.CDLL(None).unshare(0x20000) == 0  # CLONE_NEWNS
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "--bind", folder, folder.parent / "home"], check=True)
 
 
 @pytest.fixture

@@ -6,12 +6,15 @@ import contextlib
 import time
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrda_data.degradation import build_degradation
 from mrda_options import read_options, validate
 from mrda_utils.errors import OptionError, UserError
+from mrda_utils.seeding import torch_generator
 from mrda_utils.yaml_text import parse_yaml
 from tests.model.conftest import ROOT, STAGES
 from tests.security.conftest import LONG, SHORT
@@ -90,6 +93,19 @@ CHANGES = {
     "absolute name": ("name=/there", "should match pattern"),
     "name with a line end": ('name="a\\nb"', "should match pattern"),
     "name that ends in a line end": ('name="a\\n"', "should match pattern"),
+    "iterations": ("train:total_iter=1000000000000000000", "less than or equal to 1000000000"),
+    "iterations as a float": ("train:total_iter=1e18", "valid integer"),
+    "gamma": ("train:scheduler={type: MultiStepLR, milestones: [1, 2], gamma: 1.0e+308}", "leads beyond all numbers"),
+    "a tiny gamma": ("train:scheduler={type: MultiStepLR, milestones: [1, 2], gamma: 1.0e-200}", "beyond all numbers"),
+    "sigma": ("degradation={type: realesrgan, blur_sigma: [0.2, 1.0e+308]}", "less than or equal to 1000"),
+    "a tiny sigma": ("degradation={type: realesrgan, blur_sigma2: [1.0e-308, 1.0]}", "greater than or equal to 0.001"),
+    "noise": ("degradation={type: realesrgan, noise_range: [0.0, 1.0e+300]}", "less than or equal to 1000"),
+    "exponent": ("degradation={type: realesrgan, betag_range: [0.5, 1.0e+300]}", "less than or equal to 1000"),
+    "path with a zero byte": ('path:experiments_root="a\\0b"', "experiments_root: .*control characters"),
+    "path of 5000 characters": (f"datasets:train:dataroot_gt={'x' * 5000}", "dataroot_gt: .*at most 2000 characters"),
+    "name in a path": (f"path:resume_state=a/{'x' * 300}/b", "resume_state: .*more than 255 bytes"),
+    "path with ESC": ('path:pretrain_network_t="\\x1b[2J"', "pretrain_network_t: .*control characters"),
+    "label with ESC": ('datasets:train:name="\\x1b[2J"', "name: .*control characters"),
     "endless name": (f"name={'a' * 300}", "at most 100 characters"),
 }
 
@@ -229,3 +245,33 @@ def test_any_options_are_taken_or_refused_at_length(opt):
 @given(YAML_LIKE)
 def test_any_text_is_parsed_or_refused_at_length(text):
     check_any_text(text)
+
+
+EXTREMES = {
+    "blur_sigma": (0.001, 1000.0),
+    "blur_sigma2": (0.001, 1000.0),
+    "betag_range": (0.001, 1000.0),
+    "betap_range2": (0.001, 1000.0),
+    "resize_range": (1e-300, 16.0),
+    "resize_range2": (1e-300, 16.0),
+    "noise_range": (0.0, 1000.0),
+    "poisson_scale_range": (0.0, 1000.0),
+    "poisson_scale_range2": (5e-324, 1000.0),
+    "jpeg_range": (1.0, 99.9),
+}
+
+
+@pytest.mark.parametrize("key", EXTREMES)
+def test_a_degradation_at_the_ends_of_its_ranges_gives_images(key, little_memory):
+    gt = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    low, high = EXTREMES[key]
+    for end in (low, high):
+        pair = [min(end, 1.0), max(end, 1.0)] if key.startswith("be") or key.startswith("resize") else [end, end]
+        degradation = build_degradation({"type": "realesrgan", key: pair}, 4)
+        for draw in range(4):
+            generator = torch_generator(draw, "extremes")
+            task = degradation.sample(generator)
+            lq = degradation.apply(gt, task, generator)
+            assert lq.isfinite().all(), task
+            assert lq.min() >= 0
+            assert lq.max() <= 1

@@ -165,3 +165,12 @@ def test_a_panel_shows_every_picture_and_the_kernel():
     assert image[60, 60].tolist() == [0, 0, 255]
     assert image[60, 200].tolist() == [255, 0, 0]
     assert image[22 + 128 - 32, 31].tolist() == [255, 255, 255]
+
+
+def test_a_cell_that_a_spreadsheet_would_compute_begins_with_a_folder(tmp_path):
+    write_csv([("=1+1.png", -3.5, "a=b"), ("@x", "-x", "+x")], ("image", "value", "kernel"), tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text().splitlines() == [
+        "image,value,kernel",
+        "./=1+1.png,-3.5,a=b",
+        "./@x,./-x,./+x",
+    ]
