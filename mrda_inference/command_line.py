@@ -53,7 +53,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--as",
         dest="degradation",
-        type=parse,
         metavar="DEGRADATION",
         help="take photographs for such ones, whatever the network finds: clean; or blur=2.4, noise=10, jpeg=60, or "
         "several of them, blur=2,jpeg=60",
@@ -132,12 +131,13 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
+    degradation = None if args.degradation is None else parse(args.degradation)
     targets = _targets(args.input, args.output, args.format)
     set_numerics()
     weights = args.weights or MODELS[args.model].weights
     upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
-    if args.degradation is not None:
-        upscaler = with_degradation(upscaler, args.degradation)
+    if degradation is not None:
+        upscaler = with_degradation(upscaler, degradation)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
     try:
         with ThreadPoolExecutor(max_workers=1) as writer:

@@ -61,6 +61,11 @@ def test_degradations_are_parsed_and_mistakes_named():
             parse(text)
 
 
+def test_the_command_line_says_so_too(net):
+    with pytest.raises(OptionError, match="--as blurr=2: 'blurr' is not known"):
+        upscale_files(["-i", "a.png", "-o", "o.png", "--as", "blurr=2"])
+
+
 def test_the_list_tells_what_each_model_is_for(capsys):
     with pytest.raises(SystemExit) as stop:
         upscale_files(["--list"])
