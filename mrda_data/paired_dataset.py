@@ -42,6 +42,7 @@ class PairedDataset(Dataset):
                     "their names"
                 )
         self.left_out: list[str] = []  # a pair too few would shift all others
+        self.sr_sizes = dict(zip(lq_names, gt_sizes.values(), strict=True))  # (height, width) by the LR image's name
         self.sizes = set(gt_sizes.values())
 
     def __len__(self) -> int:
