@@ -44,7 +44,7 @@ def side_by_side(
 
 def boxed(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8 BGR with a frame around a part of it."""
-    thickness = max(2, round(min(image.shape[:2]) / 100))
+    thickness = max(1, round(min(image.shape[:2]) / 120))
     return cv2.rectangle(image.copy(), (left, top), (left + width - 1, top + height - 1), BOX, thickness)
 
 
