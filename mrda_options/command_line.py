@@ -138,7 +138,10 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     for key, value in opt["path"].items():
         opt["path"][key] = _weights_file(f"path.{key}", value, root)
     for name, baseline in opt.get("baselines", {}).items():
-        baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
+        if "sr" in baseline:
+            baseline["sr"] = str(root / expanduser(baseline["sr"]))
+        else:
+            baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
     for metric in opt.get("val", {}).get("metrics", {}).values():
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
@@ -152,13 +155,18 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 
 
+def _networks(opt: dict) -> dict[str, dict]:
+    """The baselines that have a network."""
+    return {name: baseline for name, baseline in opt.get("baselines", {}).items() if "network" in baseline}
+
+
 def _check_consistency(opt: dict) -> None:
     """Options of several sections that must agree."""
     for section in ("network_g", "network_mln", "network_t"):
         upscale = opt.get(section, {}).get("upscale", opt["scale"])
         if upscale != opt["scale"]:
             raise OptionError(f"{section}.upscale: {upscale}, but scale is {opt['scale']}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         key = "upscale" if "upscale" in baseline["network"] else "scale"
         if baseline["network"][key] != opt["scale"]:
             raise OptionError(
@@ -183,7 +191,7 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     for key, value in opt["path"].items():
         if (key.startswith("pretrain_network") or key == "resume_state") and not Path(value).is_file():
             raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         if not Path(baseline["path"]).is_file():
             advice = _advice(Path(baseline["path"]), root) or "; put its weights there, or leave this baseline out"
             raise OptionError(f"baselines.{name}.path: {baseline['path']} does not exist{advice}")
