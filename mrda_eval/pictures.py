@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from mrda_data.degradation.kernels import task_kernel
@@ -35,7 +36,8 @@ def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: list
     values = {row.method: f" {_text(psnr, row)}" for row in restored.rows if psnr and row.metric == psnr.name}
     pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)
     titled = {method + values.get(method, ""): image for method, image in pictures.items()}
-    stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
+    name_of_image = Path(item["lq_path"])
+    stem = name_of_image.with_name(_plain_stem(name_of_image)).as_posix().replace("/", "_")
     if len(stem.encode()) > LONGEST_NAME:
         stem = sha256(stem.encode()).hexdigest()
     path = folder / name / f"{stem}_{item['kernel']}.png"
@@ -44,6 +46,24 @@ def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: list
     with written_whole(path) as file:
         report.panel(titled, kernel).save(file, "PNG")
     return Shown(name, path, _viewer(restored, dataset_opt["scale"], oracles, metrics, kernel))
+
+
+def save_images(restored: Restored, folder: Path) -> None:
+    """Write what every method made of an item: `folder`/data set/method/degradation/image.png."""
+    name = Path(restored.item["lq_path"])
+    file = f"{_plain_stem(name)}.png"
+    for method, image in restored.sr.items():
+        path = folder / method / restored.item["kernel"] / name.parent / file
+        with refusal_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        data = cv2.imencode(".png", image)[1]
+        with written_whole(path) as opened:
+            opened.write(data)
+
+
+def _plain_stem(name: Path) -> str:
+    """The name without .png; another suffix stays in it, so that a.jpg and a.png are told apart."""
+    return name.stem if name.suffix.lower() == ".png" else f"{name.stem}_{name.suffix[1:].lower()}"
 
 
 def _text(metric: Metric, row: Row) -> str:

@@ -248,6 +248,7 @@ class Metrics(Section):
     """What a test measures: metric name to metric options."""
 
     metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR and LPIPS, by a name of your choice.")
+    save_img: bool = Field(False, description="write every SR image, to `visualization/` beside the report")
 
 
 Better = Annotated[
@@ -316,6 +317,17 @@ class RestoringPath(AdaptingPath):
     """Paths of teacher and student."""
 
     pretrain_network_d: str | None = Field(None, description="discriminator to start from")
+    finetune_network_g: str | None = Field(
+        None,
+        description="weights to start from that another degradation was trained on, as network_mln and network_t may "
+        "be then, too; see docs/finetuning.md",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RestoringPath:
+        if self.finetune_network_g is not None and self.pretrain_network_g is not None:
+            raise ValueError("finetune_network_g, pretrain_network_g: leave one of them out")
+        return self
 
 
 class StudentPath(RestoringPath):

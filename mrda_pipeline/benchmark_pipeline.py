@@ -18,7 +18,7 @@ from mrda_data.protocols import PROTOCOLS
 from mrda_eval import page, report
 from mrda_eval.complexity import LR_SIZE, device_name
 from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows, means
-from mrda_eval.pictures import VIEWER_SIDE, Shown, show
+from mrda_eval.pictures import VIEWER_SIDE, Shown, save_images, show
 from mrda_eval.published import published_cases
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
@@ -27,6 +27,8 @@ from mrda_utils import __version__
 from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.files import refusal_named, write_text
+
+IMAGES = "visualization"  # folder of the SR images, as in BasicSR
 
 ORACLE_NOTE = (
     "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
@@ -91,6 +93,8 @@ def _test(run: Run) -> int:
             own.append((restored.index, restored.rows))
             seconds += restored.seconds.items()
             failures += restored.failures
+            if opt["val"]["save_img"]:
+                save_images(restored, folder / IMAGES / name)
             if restored.index in shown:
                 item = show(restored, dataset.opt, model.oracles, parts[name].metrics, folder / "panels")
                 own_shown.append((restored.index, item))
@@ -152,15 +156,16 @@ def _missing_note(missing: list[str]) -> list[str]:
 
 
 def _prepare_folder(folder: Path, name: str) -> None:
-    """Delete the pictures of an earlier test of this name.
+    """Delete the pictures of an earlier test of this name, panels and SR images.
 
     Raises:
         UserError: the folder is none of ours; an option file may name any.
     """
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
-    if found - {"panels"} and f"{name}.yml" not in found:
+    if found - {"panels", IMAGES} and f"{name}.yml" not in found:
         raise UserError(f"path.results_root: {folder} holds other things than a test; choose another name")
-    shutil.rmtree(folder / "panels", ignore_errors=True)
+    for pictures in ("panels", IMAGES):
+        shutil.rmtree(folder / pictures, ignore_errors=True)
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:
@@ -279,4 +284,6 @@ def _write(
     notes.append(PICTURE_NOTE)
     page.write_page(opt["name"], subtitle, sections, report.cost_table(costs), notes, folder / "index.html")
     print(f"\n{plain}\n")  # noqa: T201
+    if opt["val"]["save_img"]:
+        print(f"SR images: {folder / IMAGES}")  # noqa: T201
     print(f"report:   {folder / 'report.md'}\npage:     {folder / 'index.html'}\npictures: {folder / 'panels'}")  # noqa: T201

@@ -46,6 +46,7 @@ class _State(TypedDict):
 
 _STATE = TypeAdapter(_State)
 _LONGEST_TEXT = 10_000  # of a provenance, characters
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -265,7 +266,7 @@ def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: 
 
 
 def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
-    """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without `module.` prefixes.
+    """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without wrappers' prefixes.
 
     Raises:
         CheckpointError: something else is there, or weights that are not finite.
@@ -280,7 +281,7 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
 
 
 def reasons(error: RuntimeError) -> str:
