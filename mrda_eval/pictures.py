@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -15,8 +16,10 @@ from mrda_eval.evaluation import Restored, Row
 from mrda_eval.panel import boxed, side_by_side, write_picture
 from mrda_eval.tables import is_oracle
 from mrda_metric import Metric
+from mrda_utils.files import refusal_named, written_whole
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
+IMAGES = "visualization"  # folder of the SR images, as in BasicSR
 LONGEST_NAME = 150  # bytes; file systems hold 255
 
 
@@ -65,7 +68,8 @@ def image_name(lq_path: str) -> str:
 
 def panel_name(restored: Restored) -> str:
     """Of an item's files: its image and kernel."""
-    stem = image_name(restored.item["lq_path"]).replace("/", "_")
+    name = Path(restored.item["lq_path"])
+    stem = name.with_name(_plain_stem(name)).as_posix().replace("/", "_")
     if len(stem.encode()) > LONGEST_NAME:
         stem = sha256(stem.encode()).hexdigest()
     return f"{stem}_{restored.item['kernel']}"
@@ -95,6 +99,24 @@ def _kernel(restored: Restored, dataset_opt: dict) -> np.ndarray | None:
     if not is_classic(task):
         return None
     return task_kernel(task, dataset_opt["kernel_size"]).numpy()
+
+
+def save_images(restored: Restored, folder: Path) -> None:
+    """Write what every method made of an item: `folder`/data set/method/degradation/image.png."""
+    name = Path(restored.item["lq_path"])
+    file = f"{_plain_stem(name)}.png"
+    for method, image in restored.sr.items():
+        path = folder / method / restored.item["kernel"] / name.parent / file
+        with refusal_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        data = cv2.imencode(".png", image)[1]
+        with written_whole(path) as opened:
+            opened.write(data)
+
+
+def _plain_stem(name: Path) -> str:
+    """The name without .png; another suffix stays in it, so that a.jpg and a.png are told apart."""
+    return name.stem if name.suffix.lower() == ".png" else f"{name.stem}_{name.suffix[1:].lower()}"
 
 
 def _text(metric: Metric, row: Row) -> str:

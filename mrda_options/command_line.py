@@ -134,9 +134,11 @@ def _data_root(folder: str, root: Path) -> str:
 
 
 def _resolve_paths(opt: dict, root: Path) -> None:
-    """Make paths absolute, and add the folders of this run."""
+    """Make paths absolute, and add the folders of this run; what is fine-tuned is what the training starts from."""
     for key, value in opt["path"].items():
         opt["path"][key] = _weights_file(f"path.{key}", value, root)
+    if "finetune_network_g" in opt["path"]:
+        opt["path"]["pretrain_network_g"] = opt["path"]["finetune_network_g"]
     for name, baseline in opt.get("baselines", {}).items():
         if "sr" in baseline:
             baseline["sr"] = str(root / expanduser(baseline["sr"]))
@@ -188,8 +190,9 @@ def _check_consistency(opt: dict) -> None:
 
 def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     """Weights to start from must be there; so must the training images."""
+    files = ("pretrain_network", "finetune_network", "resume_state")
     for key, value in opt["path"].items():
-        if (key.startswith("pretrain_network") or key == "resume_state") and not Path(value).is_file():
+        if key.startswith(files) and not Path(value).is_file():
             raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
     for name, baseline in _networks(opt).items():
         if not Path(baseline["path"]).is_file():

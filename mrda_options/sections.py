@@ -281,6 +281,7 @@ class Metrics(Section):
         {},
         description="image without suffix to [left, top, side], HR pixels: what its panels enlarge, others have none",
     )
+    save_img: bool = Field(False, description="write every SR image, to `visualization/` beside the report")
 
 
 Better = Annotated[
@@ -349,6 +350,17 @@ class RestoringPath(AdaptingPath):
     """Paths of teacher and student."""
 
     pretrain_network_d: FilePath | None = Field(None, description="discriminator to start from")
+    finetune_network_g: FilePath | None = Field(
+        None,
+        description="weights to start from that another degradation was trained on, as network_mln and network_t may "
+        "be then, too; see docs/finetuning.md",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RestoringPath:
+        if self.finetune_network_g is not None and self.pretrain_network_g is not None:
+            raise ValueError("finetune_network_g, pretrain_network_g: leave one of them out")
+        return self
 
 
 class StudentPath(RestoringPath):

@@ -17,7 +17,7 @@ from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.sr_folder import SRFolder
 from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows
-from mrda_eval.pictures import Shown, image_name, show
+from mrda_eval.pictures import IMAGES, Shown, image_name, save_images, show
 from mrda_eval.tables import Cost
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
@@ -113,6 +113,8 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
             rows.append((restored.index, restored.rows))
             seconds += restored.seconds.items()
             failures += restored.failures
+            if opt["val"]["save_img"]:
+                save_images(restored, Path(opt["path"]["run"]) / IMAGES / dataset.opt["name"])
             if restored.index in wanted:
                 shown.append((restored.index, show(restored, dataset.opt, part.metrics, panels, crops)))
             if stop_requested():
@@ -190,15 +192,16 @@ def _missing_note(missing: list[str]) -> list[str]:
 
 
 def _prepare_folder(folder: Path, name: str) -> None:
-    """Delete the pictures of an earlier test of this name.
+    """Delete the pictures of an earlier test of this name, panels and SR images.
 
     Raises:
         UserError: the folder is none of ours; an option file may name any.
     """
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
-    if found - {"panels"} and f"{name}.yml" not in found:
+    if found - {"panels", IMAGES} and f"{name}.yml" not in found:
         raise UserError(f"path.results_root: {folder} holds other things than a test; choose another name")
-    shutil.rmtree(folder / "panels", ignore_errors=True)
+    for pictures in ("panels", IMAGES):
+        shutil.rmtree(folder / pictures, ignore_errors=True)
 
 
 def _save_lr(datasets: dict[str, Dataset], folder: Path) -> None:

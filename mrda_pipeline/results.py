@@ -11,7 +11,7 @@ from mrda_data.protocols import PROTOCOLS
 from mrda_eval import page, report
 from mrda_eval.complexity import LR_SIZE, device_name
 from mrda_eval.evaluation import Row, means
-from mrda_eval.pictures import VIEWER_SIDE, Shown
+from mrda_eval.pictures import IMAGES, VIEWER_SIDE, Shown
 from mrda_eval.published import published_cases
 from mrda_eval.spread import Spread, spreads
 from mrda_eval.tables import (
@@ -89,6 +89,8 @@ def write_results(run: Run, results: Results) -> None:
     for about, path in (("report:  ", "report.md"), ("LaTeX:   ", "report.tex"), ("page:    ", "index.html")):
         print(f"{about} {folder / path}")  # noqa: T201
     print(f"pictures: {folder / 'panels'}")  # noqa: T201
+    if run.opt["val"]["save_img"]:
+        print(f"SR:       {folder / IMAGES}")  # noqa: T201
 
 
 def _write_texts(
