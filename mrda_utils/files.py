@@ -82,17 +82,19 @@ def _flush_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
-        _tell_once(f"warning: {folder}: this file system does not flush folders; a power cut may undo what is written")
+        _tell_not_flushed(folder)
     finally:
         os.close(descriptor)
 
 
-_told: set[str] = set()
+_not_flushed: list[Path] = []
 
 
-def _tell_once(line: str) -> None:
-    if line not in _told:
-        _told.add(line)
+def _tell_not_flushed(folder: Path) -> None:
+    """Say so, once a process."""
+    if not _not_flushed:
+        _not_flushed.append(folder)
+        line = f"warning: {folder}: its file system does not flush folders, so a power cut may undo the last files"
         print(line, file=sys.stderr)  # noqa: T201
 
 
