@@ -37,7 +37,7 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; pip install '.[{name}]'") from error
+        raise UserError(f'{error.name} is not installed; pip install ".[{name}]"') from error
 
 
 def backend_functions(

@@ -69,12 +69,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend",
         choices=["torch", "onnx", "openvino"],
         default="torch",
-        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install '.[openvino]'",
+        help='what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install ".[openvino]"',
     )
     parser.add_argument(
         "--dtype",

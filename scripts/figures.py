@@ -118,7 +118,7 @@ def pyplot() -> ModuleType:
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError("matplotlib is not installed; pip install '.[plots]'") from error
+        raise UserError('matplotlib is not installed; pip install ".[plots]"') from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -29,7 +29,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=[DEFAULT_WEIGHTS],
         help=f"students to choose from, .safetensors or .pth, or shipped:NAME (default {DEFAULT_WEIGHTS})",
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend", default="torch", choices=["auto", "torch", "onnx", "openvino"], help="as of mrda-upscale"
     )

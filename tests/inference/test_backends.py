@@ -218,7 +218,7 @@ def test_a_missing_extra_is_named(folder, monkeypatch, backend, package):
         pytest.importorskip("onnx")
     monkeypatch.delitem(sys.modules, "mrda_inference.onnx_graphs", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"^{package} is not installed; pip install '\.\[{backend}\]'$"):
+    with pytest.raises(UserError, match=rf'^{package} is not installed; pip install "\.\[{backend}\]"$'):
         upscaled("-o", "out", "--backend", backend)
     assert not Path("out").exists()
 

@@ -426,4 +426,4 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit):
         main([])
-    assert "error: uvicorn is not installed; pip install '.[web]'\n" in capsys.readouterr().err
+    assert 'error: uvicorn is not installed; pip install ".[web]"\n' in capsys.readouterr().err

@@ -185,7 +185,7 @@ def absent(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[plots\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[plots\]"'):
         draw("rdam")
 
 
