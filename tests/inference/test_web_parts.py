@@ -22,8 +22,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
+from mrda_inference.command_line import upscale_files
 from mrda_inference.known_kernels import words
 from mrda_inference.web import main, parse, texts
+from mrda_options import command_line
 from mrda_utils import __version__
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.resize import imresize
@@ -398,13 +400,17 @@ def test_nothing_is_loaded_before_it_speaks():
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.parametrize("program", [parse, upscale_files, lambda argv: command_line._parse(argv, True)])
+def test_every_program_tells_its_version(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        program(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"mrda {__version__}\n")
+
+
 def test_mistakes_end_in_one_line(tmp_path, capsys, monkeypatch):
     for auth in ("me", ":word", "me:"):
         with pytest.raises(OptionError, match="--auth: name a user and a password, with a colon between them"):
             parse(["--auth", auth])
-    with pytest.raises(SystemExit) as end:
-        parse(["--version"])
-    assert (end.value.code, capsys.readouterr().out) == (0, f"mrda {__version__}\n")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SystemExit):
