@@ -95,12 +95,14 @@ class JobQueue:
         with self._change:
             self._withdraw([job])
 
-    def forget(self, photo: Photo) -> None:
-        """End all jobs of a photograph; nobody can ask for them any more."""
+    def forget(self, photo: Photo) -> list[Job]:
+        """End all jobs of a photograph; nobody can ask for them any more. They are returned."""
         with self._change:
-            self._withdraw(self._of(photo))
-            for job in self._of(photo):
+            forgotten = self._of(photo)
+            self._withdraw(forgotten)
+            for job in forgotten:
                 del self._jobs[job.id]
+        return forgotten
 
     def is_busy(self, photo: Photo) -> bool:
         """Whether a job of this photograph waits or is worked on."""

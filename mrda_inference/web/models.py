@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mrda_inference.photograph import OutputOptions, restore_file, with_visible_
 from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
 from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
 from mrda_inference.web.jobs import Job
+from mrda_inference.web.views import heat_map, png_uri
 from mrda_utils.resize import imresize
 
 PREVIEW_SIDE = 192  # pixels of the photograph
@@ -47,6 +48,23 @@ class Preview(NamedTuple):
     neighbours: list[Neighbour]
     modulation: np.ndarray | None
     """(h, w) in [0, 1]: mean over all RDA convs of their map M; None for a network without."""
+
+    def about(self) -> dict[str, Any]:
+        """What the page is told: words, and the expert's view with its pictures."""
+        known: dict[str, Any] = {"found": self.found, "unknown": self.unknown, "region": self.region}
+        known["kernels"] = [
+            {
+                "name": near.known.name,
+                "angle": round(near.angle, 2),
+                "picture": png_uri(np.rint(255 * near.known.kernel / near.known.kernel.max()).astype(np.uint8)),
+            }
+            for near in self.neighbours
+        ]
+        if self.modulation is not None:
+            low, high = float(self.modulation.min()), float(self.modulation.max())
+            heat = heat_map(self.before, self.modulation)
+            known["map"] = {"picture": png_uri(heat), "low": round(low, 3), "high": round(high, 3)}
+        return known
 
 
 class Whole(NamedTuple):

@@ -149,6 +149,7 @@ function render() {
   else progress.removeAttribute("value");
   byId("status").textContent = isBusy ? job.text : photo?.sending ? "sending" : photo?.preview?.text ?? "";
   byId("go").hidden = !photo?.id || isBusy;
+  byId("go").className = photo?.done ? "again" : "";
   byId("go").textContent = photo?.done ? "Upscale again" : "Upscale the whole photograph";
   const open = photos.filter((one) => !one.done && !["waiting", "working"].includes(one.job?.state) && !one.error);
   byId("all").hidden = photos.length < 2 || open.length < 2;
@@ -281,6 +282,17 @@ byId("go").addEventListener("click", () => upscale(current));
 byId("all").addEventListener("click", async () => {
   for (const photo of photos) {
     if (!photo.done && !photo.error && !["waiting", "working"].includes(photo.job?.state)) upscale(photo);
+  }
+});
+byId("save").addEventListener("click", async (event) => {
+  event.preventDefault();
+  const photo = current;
+  try {
+    await ask("GET", `jobs/${photo.done.id}`);
+    location.assign(byId("save").href);
+  } catch (error) {
+    Object.assign(photo, { done: null, shows: photo.known && "known", error: error.message });
+    render();
   }
 });
 byId("cancel").addEventListener("click", () => ask("DELETE", `jobs/${current.job.id}`).catch(() => {}));
