@@ -186,8 +186,12 @@ def test_the_time_until_it_begins_follows_from_what_took_how_long(queue, tmp_pat
     assert queue.status(waiting)["text"] == "waiting: 1 before this one, begins in about 5 min"
     clock[0] += 240
     assert queue.status(waiting)["text"] == "waiting: 1 before this one, begins in about 60 s"
-    working.progress(10, 30)
-    assert queue.status(working)["text"] == "tile 11 of 30, 8 min left"
+    working.progress(11, 30)  # 12 are restored, in 240 s
+    assert queue.status(working)["text"] == "tile 12 of 30, 6 min left"
+    clock[0] += 300
+    assert queue.status(working)["text"] == "tile 12 of 30, 60 s left"
+    clock[0] += 300
+    assert queue.status(working)["text"] == "tile 12 of 30, 1 s left"
     go_on.set()
 
 
