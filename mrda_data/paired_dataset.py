@@ -33,9 +33,7 @@ class PairedDataset(Dataset):
             raise ImageError(f"{opt['name']}: {error}") from error
         self.pairs = pairs[: opt.get("max_images")]
         self.sizes = self._check_sizes()
-        self._indices = [
-            {name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)
-        ]
+        self._indices = [{name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)]
         self.left_out: list[str] = []  # none: each image needs its partner
 
     def _check_sizes(self) -> set[tuple[int, int]]:

@@ -92,6 +92,23 @@ class BundledSource:
         return self._images[index]
 
 
+class JoinedSource:
+    """The images of several sources, one after the other.
+
+    Args:
+        parts: the sources, each with its folder, which goes before the names of its images.
+    """
+
+    def __init__(self, parts: dict[str, ImageSource]) -> None:
+        self.names = [f"{folder}/{name}" for folder, part in parts.items() for name in part.names]
+        self._images = [(part, index) for part in parts.values() for index in range(len(part.names))]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index`."""
+        part, own = self._images[index]
+        return part.read(own)
+
+
 def open_source(dataroot_gt: str) -> ImageSource:
     """Open `bundled:train`, `bundled:test`, an LMDB (a folder whose name ends in .lmdb) or a folder of image files."""
     if dataroot_gt.startswith("bundled:"):

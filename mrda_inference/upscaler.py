@@ -69,13 +69,13 @@ def open_upscaler(
 
 # ----------------------------------------------------------------------------------------- weights, device, memory
 def find_device(name: str, dtype: str = "float32") -> torch.device:
-    """Device of this name; `auto` is CUDA where there is one.
+    """Device of this name; `auto` is CUDA where there is one, else Apple's MPS.
 
     Raises:
         OptionError: it is not there, gives nothing back (`meta`), or cannot compute in `dtype`.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()

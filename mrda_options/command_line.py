@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -18,7 +17,8 @@ import yaml
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
 from mrda_utils import __version__
-from mrda_utils.distributed import Process, start
+from mrda_utils.arguments import HelpFormatter
+from mrda_utils.distributed import Process, environment_number, start
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights
@@ -34,12 +34,16 @@ class Run(NamedTuple):
     auto_resume: bool
     option_text: str
     """The option file as read, under a header with date and command."""
+    resume_changed: bool = False
+    """Go on although the state is of another seed or degradation."""
     save_lr: Path | None = None
     """Where a test also writes its LR images."""
 
 
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train one stage." if is_train else "Test on benchmark protocols.")
+    parser = argparse.ArgumentParser(
+        description="Train one stage." if is_train else "Test on benchmark protocols.", formatter_class=HelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument("-opt", required=True, help="option file (YAML)")
     parser.add_argument(
@@ -50,6 +54,9 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     )
     if is_train:
         parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+        parser.add_argument(
+            "--resume_changed", action="store_true", help="go on from a state of another seed or degradation, too"
+        )
     else:
         parser.add_argument(
             "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder a BenchmarkDataset"
@@ -63,7 +70,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change options, for example train:total_iter=10",
     )
-    parser.set_defaults(auto_resume=False, save_lr=None)
+    parser.set_defaults(auto_resume=False, resume_changed=False, save_lr=None)
     return parser.parse_args(argv)
 
 
@@ -87,7 +94,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _check_consistency(opt)
     _check_files(opt, root, is_train)
     if "perceptual_opt" in opt.get("train", {}):
-        vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
+        vgg_path(opt["train"]["perceptual_opt"], args.debug)
     set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
@@ -101,11 +108,11 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
         dataset.update(phase=phase.split("_")[0], scale=opt["scale"])
         if phase == "train":
             dataset["manual_seed"] = opt["manual_seed"]
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun --max_restarts
+    restarted = environment_number("TORCHELASTIC_RESTART_COUNT", 0) > 0  # by torchrun --max_restarts
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
     save_lr = root / expanduser(args.save_lr) if args.save_lr else None
-    return Run(opt, digest, process, args.auto_resume or restarted, header + text, save_lr)
+    return Run(opt, digest, process, args.auto_resume or restarted, header + text, args.resume_changed, save_lr)
 
 
 def _debug(opt: dict) -> None:
@@ -124,6 +131,10 @@ def _weights_file(key: str, value: str, root: Path) -> str:
         raise OptionError(f"{key}: {error}") from error
 
 
+def _data_root(folder: str, root: Path) -> str:
+    return folder if folder.startswith("bundled:") else str(root / expanduser(folder))
+
+
 def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
@@ -135,8 +146,10 @@ def _resolve_paths(opt: dict, root: Path) -> None:
             metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
         for key in ("dataroot_gt", "dataroot_lq", "cache_folder"):
-            if key in dataset and not dataset[key].startswith("bundled:"):
-                dataset[key] = str(root / expanduser(dataset[key]))
+            if isinstance(dataset.get(key), list):
+                dataset[key] = [_data_root(folder, root) for folder in dataset[key]]
+            elif key in dataset:
+                dataset[key] = _data_root(dataset[key], root)
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 
@@ -179,8 +192,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     if not is_train:
         return
     for phase, dataset in opt["datasets"].items():
-        folder = dataset["dataroot_gt"]
-        if not folder.startswith("bundled:") and not Path(folder).is_dir():
+        folders = dataset["dataroot_gt"]
+        for folder in folders if isinstance(folders, list) else [folders]:
+            if folder.startswith("bundled:") or Path(folder).is_dir():
+                continue
             bundled = "bundled:train" if phase == "train" else "bundled:test"
             advice = "scripts/prepare_data.py --lmdb makes it" if folder.endswith(".lmdb") else "put HR images there"
             raise OptionError(

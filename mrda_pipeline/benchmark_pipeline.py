@@ -208,7 +208,7 @@ def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, r
     for name, dataset in datasets.items():
         protocol = PROTOCOLS.get(dataset.opt.get("protocol"))
         if protocol and protocol.table == "kernels":
-            cases = [(case.label, case.kernel, case.task["noise_sigma_255"]) for case in dataset.cases]
+            cases = [(case.label, case.kernel, case.noise_sigma_255) for case in dataset.cases]
             values = means([row for row in rows if row.dataset == name], "method", "metric", "kernel")
             tables[name] = report.KernelTable(cases, values, protocol.note)
     return tables

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 def did_you_mean(key: str, known: list[str]) -> str:
     """Advice on an unknown key: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    folded = {name.casefold(): name for name in known}  # calculate_PSNR is nearer to calculate_psnr than to _ssim
+    near = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[near[0]]!r}?" if near else f"known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -56,6 +57,8 @@ def _odd(value: int) -> int:
 
 LARGEST_WIDTH = 1024  # of a network: channels, blocks
 LARGEST_NETWORK = 2**30  # parameters, 4 GiB
+LARGEST_TABLES = 2**26  # numbers in a network's buffers, such as SwinIR's masks; and parameters, see `registered`
+MOST_MODULES = 10_000  # of a network, all layers counted; RCAN has 2,500
 LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
 
 Count = Annotated[int, Ge(1)]

@@ -75,7 +75,10 @@ def _flush_names(folder: Path) -> None:
 
     A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder; elsewhere one may be written but not read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -86,8 +89,17 @@ def _flush_names(folder: Path) -> None:
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again, in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
+    """Folder of what can be made again, in the user's cache; it need not exist.
+
+    Raises:
+        UserError: neither the environment nor the system's list of users says where that is.
+    """
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "mrda"
+    try:
+        return Path.home() / ".cache/mrda"
+    except RuntimeError as error:
+        raise UserError("HOME: not set, and this user has no home folder; name a folder in XDG_CACHE_HOME") from error
 
 
 def write_text(text: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 import yaml
@@ -75,7 +76,10 @@ def test_a_file_without_end_is_not_read_to_the_end(little_memory):
 CHANGES = {
     "blocks": ("network_g:num_block=100000000", "network_g: num_block: 100000000 is not between 1 and 1024"),
     "no channels": ("network_g:num_feat=0", "network_g: num_feat: 0 is not between 1 and 1024"),
-    "parameters": ("network_g={type: MRDANet, num_feat: 1024, num_block: 200}", "parameters, more than 1,073,741,824"),
+    "parameters": (
+        "network_g={type: MRDANet, num_feat: 1024, num_block: 200}",
+        "cannot be built: more than 1,073,741,824 parameters",
+    ),
     "images": ("datasets:train:images_per_task=1000000000", "images of gt_size 96 in a step have more than"),
     "crops": ("datasets:train:gt_size=1000000000", "have more than 268,435,456 pixels"),
     "accumulation": ("train:accumulation_steps=1000000000", "have more than 268,435,456 pixels"),
@@ -95,6 +99,41 @@ CHANGES = {
 def test_sizes_and_names_beyond_reason_are_refused(change, message, little_memory):
     with pytest.raises(OptionError, match=message):
         read_options(ROOT / "options/demo/train_student_x4.yml", True, [change])
+
+
+RCAN = "type: RCAN, num_in_ch: 3, num_out_ch: 3, upscale: 4, squeeze_factor: 16, num_feat: 16"
+SWIN = (
+    "type: SwinIR, in_chans: 3, upscale: 4, embed_dim: 2, num_heads: [1], mlp_ratio: 2.0, img_range: 1.0, upsampler: ''"
+)
+ECBSR = "type: ECBSR, num_in_ch: 3, num_out_ch: 3, with_idt: false, act_type: prelu, scale: 4"
+NETWORKS = {
+    "blocks of blocks": (f"{RCAN}, num_group: 1024, num_block: 1024", "more than 10,000 layers"),
+    "masks": (f"{SWIN}, img_size: 1000, window_size: 100, depths: [2]", "numbers in its buffers"),
+    "a window": (f"{SWIN}, img_size: 1000, window_size: 1000, depths: [1]", "numbers in its buffers"),
+    "many layers of it": (f"{SWIN}, img_size: 64, window_size: 32, depths: [1024]", "numbers in its buffers"),
+    "list of depths": (
+        f"{SWIN.replace('[1]', str([1] * 500))}, img_size: 1, window_size: 1, depths: {[9] * 500}",
+        "layers",
+    ),
+    "hidden channels": (
+        f"{SWIN.replace('2.0', '1.0e+12')}, img_size: 8, window_size: 8, depths: [1]",
+        "cannot be built",
+    ),
+    "no meta device": (f"{ECBSR}, num_block: 1024, num_channel: 1024", "more than 67,108,864 parameters"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("network", "message"), NETWORKS.values(), ids=NETWORKS)
+def test_a_network_is_counted_while_it_is_built(network, message, little_memory):
+    started = time.process_time()
+    with pytest.raises(OptionError, match=rf"baselines\.X\.network: .*{message}"):
+        read_options(
+            ROOT / "options/demo/test_gaussian8_x4.yml",
+            False,
+            [f"baselines={{X: {{path: x, network: {{{network}}}}}}}"],
+        )
+    assert time.process_time() - started < 10
 
 
 def test_pictures_without_number_are_refused():
