@@ -20,10 +20,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mrda_inference.image_file import Picture
-from mrda_inference.photograph import OutputOptions
 from mrda_inference.web.archive import zip_chunks
 from mrda_inference.web.jobs import Job, JobQueue, QueueFullError
-from mrda_inference.web.models import Model, Preview, Whole, open_picture, result_name
+from mrda_inference.web.models import Model, Preview, Whole, open_picture, output_options, result_name
 from mrda_inference.web.security import Guard
 from mrda_inference.web.store import MOST_UPLOAD, Photo, Store, StoreFullError
 from mrda_inference.web.views import Box, Recent, after_view, before_view, jpeg, png
@@ -124,12 +123,9 @@ class Page:
     async def upscale(self, request: Request) -> Response:
         """Begin to upscale the whole photograph; the query has the options of mrda-upscale."""
         photo, model, query = self._photo(request), self._model(request), request.query_params
-        suffix = query.get("format", "png")
+        suffix, output = query.get("format", "png"), output_options(query)
         if suffix not in FORMATS:
             _refuse(400, f"format {suffix}: choose {', '.join(FORMATS)}")
-        numbers = {key: int(query[key]) for key in ("quality", "width", "height") if query.get(key)}
-        outscale = float(query["outscale"]) if query.get("outscale") else None
-        output = OutputOptions(**numbers, outscale=outscale, strip=query.get("strip") == "1")
         target = photo.folder / "result" / result_name(photo.name, output, model.scale, suffix)
         self.store.check_room()
         photo.fetched = None

@@ -263,11 +263,13 @@ def test_too_many_jobs_are_refused(queue, photo, monkeypatch):
 @pytest.mark.parametrize(
     ("degradation", "expected"),
     [
-        ({"blur": 2.41}, "blurred, about 2.4 pixels of the enlarged picture"),
-        ({"blur": 0.1}, "sharp"),
+        (
+            {"blur": 2.41},
+            "blurred, about 2.4 pixels of the enlarged picture; noise and JPEG compression are not looked for",
+        ),
+        ({"blur": 0.1, "jpeg": 100}, "sharp; no JPEG artefacts; noise is not looked for"),
         ({"blur": 0, "noise": 0, "jpeg": 100}, "sharp; no noise; no JPEG artefacts"),
-        ({"blur": 2.4, "noise": 0.4}, "blurred, about 2.4 pixels of the enlarged picture; no noise"),
-        ({"noise": 7.6, "jpeg": 41.7}, "noise, about 8 of 255; JPEG artefacts, about quality 42"),
+        ({"blur": 0, "noise": 7.6, "jpeg": 41.7}, "sharp; noise, about 8 of 255; JPEG artefacts, about quality 42"),
     ],
 )
 def test_what_was_found_in_words(degradation, expected):

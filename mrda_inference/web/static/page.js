@@ -92,12 +92,14 @@ const upscale = (photo) =>
   });
 
 function chosenOptions() {
-  const { format, quality, size, width, model } = options;
+  const { format, quality, size, width, background, strip, model } = options;
   return {
     format: format.value,
     quality: format.value === "png" ? "" : quality.value,
     outscale: Number(size.value) ? size.value : "",
     width: size.value === "width" ? width.value : "",
+    background: format.value === "jpg" ? background.value : "",
+    strip: strip.value,
     model: model.value,
   };
 }
@@ -175,9 +177,7 @@ function element(kind, text, values = {}) {
 
 function renderFound(photo) {
   const known = photo?.known;
-  byId("found").textContent = known
-    ? `Found: ${known.found}.` + (known.unknown ? ` This model was not trained on ${known.unknown} and says nothing of them.` : "")
-    : "";
+  byId("found").textContent = known ? `Found: ${known.found}.` : "";
   byId("expert").hidden = !known;
   if (!known || byId("expert").dataset.job === known.id) return;
   byId("expert").dataset.job = known.id;
@@ -304,6 +304,7 @@ options.addEventListener("submit", (event) => event.preventDefault());
 options.addEventListener("input", (event) => {
   byId("width-field").hidden = options.size.value !== "width";
   options.quality.closest("label").hidden = options.format.value === "png";
+  byId("background-field").hidden = options.format.value !== "jpg";
   options.quality.placeholder = options.format.value === "webp" ? "lossless" : "95";
   if (event.target === options.model) {
     fillSizes();
