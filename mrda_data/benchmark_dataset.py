@@ -11,11 +11,11 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrda_data.degradation import RealESRGANDegradation, Task
+from mrda_data.degradation import PhotoDegradation, RealESRGANDegradation
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError, to_tensor
 from mrda_data.lr_set import LRSet, lr_file
-from mrda_data.protocols import protocol_cases
+from mrda_data.protocols import Case, protocol_cases
 from mrda_data.sources import check_source, open_source
 from mrda_utils.seeding import torch_generator
 
@@ -76,13 +76,16 @@ class BenchmarkDataset(Dataset):
             self._image = (index, image)
         return self._image[1]
 
-    def _degrade(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
-        if self.opt["protocol"] == "realesrgan":
-            return RealESRGANDegradation(scale=self.opt["scale"]).apply(gt, task, generator)
-        return classic_degrade(gt, task, self.opt["scale"], self.opt["kernel_size"], generator)
+    def _degrade(self, gt: Tensor, case: Case, generator: torch.Generator) -> Tensor:
+        scale = self.opt["scale"]
+        if case.kind == "classic":
+            return classic_degrade(gt, case.task, scale, self.opt["kernel_size"], generator)
+        degradation = {"photo": PhotoDegradation, "realesrgan": RealESRGANDegradation}[case.kind](scale=scale)
+        task = degradation.sample(generator) if case.task is None else case.task
+        return degradation.apply(gt, task, generator)
 
     def __getitem__(self, index: int) -> dict:
-        """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label) and `task`."""
+        """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label), `task`."""
         image_index, case_index = divmod(index, len(self.cases))
         scale, case, name = self.opt["scale"], self.cases[case_index], self.names[image_index]
         image = to_tensor(self._read(image_index))
@@ -99,5 +102,5 @@ class BenchmarkDataset(Dataset):
                 )
         else:
             generator = torch_generator(0, f"noise {PurePosixPath(name).with_suffix('')}", case_index)
-            lq = self._degrade(gt[None], case.task, generator)[0]
+            lq = self._degrade(gt[None], case, generator)[0]
         return {"gt": gt, "lq": lq, "lq_path": name, "kernel": case.label, "task": case.task}

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mrda_data.images import ImageError
 from mrda_data.pixel_cache import cached
-from mrda_data.sources import check_source, first_ten, open_source
+from mrda_data.sources import JoinedSource, check_source, first_ten, open_source
 from mrda_utils.seeding import numpy_generator
 from mrda_utils.transfer import send
 
@@ -26,9 +26,9 @@ class GTDataset(Dataset):
     that changes from stretch to stretch.
 
     Args:
-        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
-            rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each crop's own,
-            `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
+        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, or a list of these, `gt_size` pixels, `use_hflip` both
+            flips, `use_rot` rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each
+            crop's own, `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
 
     Raises:
         ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
@@ -37,9 +37,19 @@ class GTDataset(Dataset):
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
-        self.source = cached(open_source(opt["dataroot_gt"]), opt.get("cache", "none"), opt.get("cache_folder"))
+        folders = opt["dataroot_gt"] if isinstance(opt["dataroot_gt"], list) else [opt["dataroot_gt"]]
+        cache = opt.get("cache", "none"), opt.get("cache_folder")
+        parts = {folder: cached(open_source(folder), *cache) for folder in folders}
+        self.source = parts[folders[0]] if len(parts) == 1 else JoinedSource(parts)
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
-        found = check_source(self.source, opt["gt_size"], left_out=left_out)
+        found: dict[int, tuple[int, int]] = {}
+        first = 0
+        for folder, part in parts.items():
+            usable = check_source(part, opt["gt_size"], left_out=left_out)
+            found |= {first + index: size for index, size in usable.items()}
+            first += len(part.names)
+            if ignored := getattr(part, "left_out", ""):
+                get_root_logger().info("%s: %s", folder, ignored)
         self.indices, self.sizes = list(found), list(found.values())
         if left_out:
             message = "%d of %d images left out (skip_corrupt): %s"

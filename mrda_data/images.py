@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
+import stat
 import warnings
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import cv2
 import numpy as np
@@ -13,14 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mrda_data.decoding import DAMAGED, Pixels, Refused, decoder
 from mrda_utils.errors import UNPRINTABLE, UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif"),
+)
 MAX_PIXELS = 2**27
 """Of an image, 134 megapixels; a file of 100 kilobytes can claim many more."""
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 4 channels of 16 bits, not compressed
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
-_MAX_SCANS = 100  # of a progressive JPEG, which has 10; each takes the time of the whole image
+PNG_HEADER = 33  # bytes that have the size
 
 # Pillow only tells the size, for which our own limit holds; what else it thinks of a file is no matter
 warnings.filterwarnings("ignore", module="PIL")
@@ -30,109 +35,110 @@ class ImageError(UserError):
     """An image file that cannot be used; the message names it."""
 
 
-def to_rgb8(image: np.ndarray, name: object) -> np.ndarray:
-    """Bring what OpenCV decoded (gray, BGR or BGRA; 8 or 16 bits) to (H, W, 3) uint8 RGB.
+def to_rgb8(colour: np.ndarray) -> np.ndarray:
+    """Bring decoded colours, (H, W, 3) RGB or (H, W, 1) gray of uint8 or uint16, to (H, W, 3) uint8 RGB.
 
-    Gray is repeated over the three channels, alpha is dropped (colours are kept as stored), 16 bits are scaled by
-    255 / 65535 and rounded.
-
-    Raises:
-        ImageError: any other type, such as floating point.
+    Gray is repeated over the three channels, 16 bits are scaled by 255 / 65535 and rounded.
     """
-    if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=1 / 257)  # rounds, without a copy in float64
-    if image.dtype != np.uint8:
-        raise ImageError(f"{name}: pixels of type {image.dtype}; convert the file to 8 or 16 bits")
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[2] == 1:
-        return image.repeat(3, axis=2)
-    if image.shape[2] not in (3, 4):
-        raise ImageError(f"{name}: {image.shape[2]} channels; convert the file to RGB")
-    return np.ascontiguousarray(image[..., 2::-1])
+    if colour.dtype == np.uint16:
+        colour = cv2.convertScaleAbs(np.ascontiguousarray(colour), alpha=1 / 257)  # rounds, without a copy in float64
+        colour = colour.reshape(*colour.shape[:2], -1)
+    return colour.repeat(3, axis=2) if colour.shape[2] == 1 else np.require(colour, requirements=["C", "W"])
 
 
-def decode(data: np.ndarray, name: object) -> np.ndarray:
-    """Decode the bytes of an image file to what OpenCV makes of it: gray, BGR or BGRA; palettes are looked up.
+def decode(data: np.ndarray, name: object) -> Pixels:
+    """Decode the bytes of an image file; palettes are looked up, TIFF's and HEIC's own orientation is applied.
 
     Args:
         data: (bytes,) uint8.
         name: what the messages call it.
 
     Raises:
-        ImageError: empty, truncated, larger than `MAX_PIXELS` or no image.
+        ImageError: empty, truncated, larger than `MAX_PIXELS`, no image, or a layout that is not converted exactly.
     """
-    _check_header(data, name)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise ImageError(f"{name}: cannot be decoded; it is damaged or no image")
-    return image
+    encoded = data.tobytes()
+    with _refusal_named(name):
+        read = decoder(encoded)
+        size = _checked(read.size(encoded), name)
+        pixels = read.pixels(encoded)
+        if pixels.colour.shape[:2] != size:
+            raise Refused(DAMAGED)
+    return pixels
 
 
 def decode_rgb8(data: np.ndarray, name: object) -> np.ndarray:
-    """Decode the bytes of an image file to (H, W, 3) uint8 RGB by the rule of `to_rgb8`; see `decode`."""
-    return to_rgb8(decode(data, name), name)
+    """Decode the bytes of an image file to (H, W, 3) uint8 RGB as `to_rgb8` does, without alpha; see `decode`."""
+    return to_rgb8(decode(data, name).colour)
 
 
-def read_file(path: str | Path) -> np.ndarray:
-    """Bytes of a file, (bytes,) uint8.
+def read_file(path: str | Path, longest: int = -1) -> np.ndarray:
+    """Bytes of a file, (bytes,) uint8; of a long one the first `longest`, if that is not -1.
 
     Raises:
-        ImageError: missing, too large, or not to be read.
+        ImageError: missing, too large, or not to be read; a folder, pipe or device.
     """
     try:
-        size = os.stat(path).st_size
-        if size > MAX_BYTES:
-            raise ImageError(f"{path}: {size:,d} bytes, more than {MAX_BYTES:,d}")
-        return np.fromfile(path, np.uint8)
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise ImageError(f"{path}: {what}, no image file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{path}: {status.st_size:,d} bytes, more than {MAX_BYTES:,d}")
+        return np.fromfile(path, np.uint8, longest)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def image_size(file: str | Path | io.BytesIO, name: object) -> tuple[int, int]:
+def image_size(data: np.ndarray, name: object) -> tuple[int, int]:
     """Height and width as the header of an image file has them; the pixels are not decoded.
+
+    Args:
+        data: (bytes,) uint8; of a PNG the first `PNG_HEADER` of them are enough.
+        name: what the messages call it.
 
     Raises:
         ImageError: no image, or larger than `MAX_PIXELS`.
     """
-    return _read_header(file, name)[1:]
+    encoded = data.tobytes()
+    with _refusal_named(name):
+        return _checked(decoder(encoded).size(encoded), name)
 
 
-def _read_header(file: str | Path | io.BytesIO, name: object) -> tuple[str, int, int]:
-    """Format, height and width; refuses what has more than `MAX_PIXELS`."""
+@contextmanager
+def _refusal_named(name: object) -> Iterator[None]:
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            kind, (width, height) = image.format, image.size
+        yield
+    except Refused as error:
+        raise ImageError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,d} pixels; cut or reduce it") from error
-    except Exception as error:  # whatever a damaged or hostile file makes of the reader
-        raise ImageError(
-            f"{name}: cannot be decoded; it is damaged or no PNG, JPEG, BMP, WebP, TIFF or PNM image of 8 or 16 bits"
-        ) from error
-    if width * height > MAX_PIXELS:
+
+
+def _checked(size: tuple[int, int], name: object) -> tuple[int, int]:
+    """Height and width that a header has, if they are no lie that would fill the memory."""
+    height, width = size
+    if height * width > MAX_PIXELS:
         raise ImageError(f"{name}: {height}x{width} is more than {MAX_PIXELS:,d} pixels; cut or reduce it")
-    return kind, height, width
-
-
-def _check_header(data: np.ndarray, name: object) -> None:
-    """Refuse what would take too much memory or time, before anything is decoded: OpenCV does not ask."""
-    kind, _, _ = _read_header(io.BytesIO(data), name)
-    if kind in ("JPEG", "MPO") and data.tobytes().count(b"\xff\xda") > _MAX_SCANS:
-        raise ImageError(f"{name}: a JPEG of more than {_MAX_SCANS} scans; store it anew")
+    if height < 1 or width < 1:
+        raise Refused(DAMAGED)
+    return height, width
 
 
 def check_name(name: str, where: object) -> str:
     """Return an image's name, POSIX and relative, if files and tables made of it stay where they belong.
 
+    The rule is the same everywhere, so that what is made on one system is safe on another.
+
     Raises:
-        ImageError: an absolute name, one with `..`, control characters, line ends, or bytes that are no UTF-8.
+        ImageError: a name that is absolute or has `..`, by the rules of POSIX or of Windows, where drives and
+            backslashes count; control characters, line ends, or bytes that are no UTF-8.
     """
-    path = PurePosixPath(name)
-    if UNPRINTABLE.search(name) or path.is_absolute() or ".." in path.parts or not path.name:
-        raise ImageError(f"{where}: {name!r} is no name for an image here; rename it (no control characters, no ..)")
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    outside = any(path.anchor or ".." in path.parts or not path.name for path in paths)
+    if outside or UNPRINTABLE.search(name):
+        raise ImageError(
+            f"{where}: {name!r} is no name for an image here; rename it (no control characters, no .., no drive)"
+        )
     return name
 
 

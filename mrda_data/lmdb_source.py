@@ -7,7 +7,6 @@ the value an encoded image file.
 from __future__ import annotations
 
 import glob
-import io
 import os
 import re
 import shutil
@@ -61,7 +60,7 @@ class LmdbSource:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of image `index`, see `image_size`."""
-        return image_size(io.BytesIO(self.encoded(index)), f"{self.folder}: key {_key(self.names[index])!r}")
+        return image_size(self.encoded(index), f"{self.folder}: key {_key(self.names[index])!r}")
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of data.mdb, for every image."""

@@ -6,6 +6,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from mrda_data.images import ImageError, to_tensor
+from mrda_data.pairs import pair_names
 from mrda_data.sources import check_source, open_source
 
 
@@ -13,41 +14,49 @@ from mrda_data.sources import check_source, open_source
 class PairedDataset(Dataset):
     """Whole images of unknown degradation, each with its ground truth: RealSR, NTIRE 2020 Track 1.
 
-    Such sets name the two images of a pair differently, so pairs go by the order of their names.
-
     Args:
-        opt: `dataroot_gt` and `dataroot_lq`, what `open_source` opens; `scale`; optional `max_images`.
+        opt: `dataroot_gt` and `dataroot_lq`, what `open_source` opens; `scale`; optional `lq_template`, see
+            `pair_names`, and `max_images`.
+
+    `sizes` has the (height, width) of the HR images.
 
     Raises:
-        ImageError: no image, one that cannot be read, not as many LR as HR images, or sizes of a pair that do not
-            belong together.
+        ImageError: no image, one that cannot be read or has no partner, or sizes of a pair that do not belong together.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.gt, self.lq = (open_source(opt[key]) for key in ("dataroot_gt", "dataroot_lq"))
-        if len(self.gt.names) != len(self.lq.names):
-            raise ImageError(
-                f"{opt['dataroot_gt']} has {len(self.gt.names)} images and {opt['dataroot_lq']} {len(self.lq.names)}: "
-                "each needs its partner"
-            )
-        self.pairs = list(zip(self.gt.names, self.lq.names, strict=True))[: opt.get("max_images")]
-        gt_names, lq_names = zip(*self.pairs, strict=True)
-        gt_sizes, lq_sizes = check_source(self.gt, 1, list(gt_names)), check_source(self.lq, 1, list(lq_names))
-        for (gt_name, lq_name), gt_size, lq_size in zip(self.pairs, gt_sizes.values(), lq_sizes.values(), strict=True):
-            if tuple(opt["scale"] * side for side in lq_size) != gt_size:
+        try:
+            pairs = pair_names(self.gt.names, self.lq.names, opt.get("lq_template"))
+        except ImageError as error:
+            raise ImageError(f"{opt['name']}: {error}") from error
+        self.pairs = pairs[: opt.get("max_images")]
+        self.sizes = self._check_sizes()
+        self._indices = [{name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)]
+        self.left_out: list[str] = []  # none: each image needs its partner
+
+    def _check_sizes(self) -> set[tuple[int, int]]:
+        """Decode all images; LR ones must be smaller by the scale."""
+        gt_names, lq_names = (set(names) for names in zip(*self.pairs, strict=True))
+        gt_sizes = {self.gt.names[i]: size for i, size in check_source(self.gt, 1, gt_names).items()}
+        lq_sizes = {self.lq.names[i]: size for i, size in check_source(self.lq, 1, lq_names).items()}
+        for gt_name, lq_name in self.pairs:
+            gt_size, lq_size = gt_sizes[gt_name], lq_sizes[lq_name]
+            if tuple(self.opt["scale"] * side for side in lq_size) != gt_size:
                 raise ImageError(
-                    f"{opt['name']}: {lq_name} has {lq_size[0]}x{lq_size[1]} pixels and its ground truth {gt_name} "
-                    f"{gt_size[0]}x{gt_size[1]}, which is not {opt['scale']} times as much; pairs go by the order of "
-                    "their names"
+                    f"{self.opt['name']}: {lq_name} has {lq_size[0]}x{lq_size[1]} pixels and its ground truth "
+                    f"{gt_name} {gt_size[0]}x{gt_size[1]}, which is not {self.opt['scale']} times as much"
                 )
-        self.left_out: list[str] = []  # a pair too few would shift all others
-        self.sizes = set(gt_sizes.values())
+        return set(gt_sizes.values())
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict:
         """Return `gt` (3, sH, sW) and `lq` (3, H, W) in [0, 1], `lq_path` (the LR image's name) and `kernel`."""
-        gt, lq = to_tensor(self.gt.read(index)), to_tensor(self.lq.read(index))
+        gt, lq = (
+            to_tensor(source.read(places[name]))
+            for source, places, name in zip((self.gt, self.lq), self._indices, self.pairs[index], strict=True)
+        )
         return {"gt": gt, "lq": lq, "lq_path": self.pairs[index][1], "kernel": "unknown"}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -187,17 +187,16 @@ def _make(path: Path, source: FolderSource | LmdbSource, key: dict[str, Any]) ->
         )
     get_root_logger().info("Decoding %d images, %s", len(sizes), _gigabytes(size))
     with written_whole(path) as file:
-        sizes, faults = _decode(source, sizes, partial(_write_at, file.fileno()))
+        sizes, faults = _decode(source, sizes, partial(_write_at, file, Lock()))
         index = json.dumps({"key": key, "sizes": sizes, "faults": faults}).encode()
         file.seek(size)
         file.write(index + sha256(index).digest() + len(index).to_bytes(_TRAILER - _SHA256, "little"))
 
 
-def _write_at(descriptor: int, start: int, pixels: np.ndarray) -> None:
-    data = memoryview(pixels)
-    while data:
-        written = os.pwrite(descriptor, data, start)
-        data, start = data[written:], start + written
+def _write_at(file: BinaryIO, lock: Lock, start: int, pixels: np.ndarray) -> None:
+    with lock:  # Windows has no pwrite
+        file.seek(start)
+        file.write(pixels)
 
 
 def _gigabytes(size: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
@@ -16,7 +17,8 @@ from annotated_types import Ge, Len
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from mrda_data.images import SUFFIXES, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
+from mrda_data.folders import list_images
+from mrda_data.images import PNG_HEADER, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_utils.errors import UserError
 from mrda_utils.files import user_cache
@@ -47,29 +49,8 @@ class ImageSource(Protocol):
         """Return image `index` as (H, W, 3) uint8 RGB."""
 
 
-def image_names(folder: str | Path) -> list[str]:
-    """Names of all images below a folder, POSIX and relative, sorted; any that a file system holds.
-
-    Raises:
-        ImageError: no folder of this name, one in it that cannot be listed, or no image in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ImageError(f"{folder}: no such folder")
-    entries = (Path(path, name) for path, _, files in os.walk(root, onerror=_cannot_list) for name in files)
-    found = (path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = sorted(path.relative_to(root).as_posix() for path in found)
-    if not names:
-        raise ImageError(f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)")
-    return names
-
-
-def _cannot_list(error: OSError) -> None:
-    raise ImageError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-
 class FolderSource:
-    """All images below a folder, sorted by their path; read from disk each time.
+    """All images below a folder, sorted by their path; read from disk each time. `left_out` tells of other files.
 
     Raises:
         ImageError: no folder of this name, no image in it, or one whose name is none (see `check_name`).
@@ -77,7 +58,8 @@ class FolderSource:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.names = [check_name(name, folder) for name in image_names(folder)]
+        listing = list_images(folder)
+        self.names, self.left_out = [check_name(name, folder) for name in listing.names], listing.left_out()
 
     def encoded(self, index: int) -> np.ndarray:
         """Bytes of the file of image `index`, (bytes,) uint8."""
@@ -89,7 +71,9 @@ class FolderSource:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of image `index`, see `image_size`."""
-        return image_size(self.folder / self.names[index], self.folder / self.names[index])
+        path = self.folder / self.names[index]
+        head = read_file(path, PNG_HEADER)
+        return image_size(head if bytes(head[:4]) == b"\x89PNG" else read_file(path), path)
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of every image's file."""
@@ -112,6 +96,23 @@ class BundledSource:
         return self._images[index]
 
 
+class JoinedSource:
+    """The images of several sources, one after the other.
+
+    Args:
+        parts: the sources, each with its folder, which goes before the names of its images.
+    """
+
+    def __init__(self, parts: dict[str, ImageSource]) -> None:
+        self.names = [f"{folder}/{name}" for folder, part in parts.items() for name in part.names]
+        self._images = [(part, index) for part in parts.values() for index in range(len(part.names))]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index`."""
+        part, own = self._images[index]
+        return part.read(own)
+
+
 def open_source(dataroot_gt: str) -> ImageSource:
     """Open `bundled:train`, `bundled:test`, an LMDB (a folder whose name ends in .lmdb) or a folder of image files."""
     if dataroot_gt.startswith("bundled:"):
@@ -120,7 +121,7 @@ def open_source(dataroot_gt: str) -> ImageSource:
 
 
 def check_source(
-    source: ImageSource, min_size: int, names: list[str] | None = None, left_out: list[str] | None = None
+    source: ImageSource, min_size: int, names: Iterable[str] | None = None, left_out: list[str] | None = None
 ) -> dict[int, tuple[int, int]]:
     """Decode every image (or those of these `names`) once; require at least `min_size` pixels of height and width.
 

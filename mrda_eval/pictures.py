@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from mrda_data.degradation.kernels import task_kernel
+from mrda_data.degradation.kernels import is_classic, task_kernel
 from mrda_eval import page, report
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import Metric
@@ -27,23 +28,45 @@ class Shown(NamedTuple):
 
 
 def show(restored: Restored, dataset_opt: dict, oracles: set[str], metrics: list[Metric], folder: Path) -> Shown:
-    """Write the panel; return it and what the page shows."""
-    item, name = restored.item, dataset_opt["name"]
-    one_kernel = "task" in item and dataset_opt["protocol"] != "realesrgan"  # which has several
-    kernel = task_kernel(item["task"], dataset_opt["kernel_size"]).numpy() if one_kernel else None
+    """Write the panel into a folder of its data set's name; return it and what the page shows."""
+    path = folder / dataset_opt["name"] / f"{panel_name(restored)}.png"
+    write_picture(panel(restored, dataset_opt, metrics), path)
+    viewer = _viewer(restored, dataset_opt["scale"], oracles, metrics, _kernel(restored, dataset_opt))
+    return Shown(dataset_opt["name"], path, viewer)
+
+
+def panel_name(restored: Restored) -> str:
+    """Of an item's files: its image and kernel."""
+    item = restored.item
+    stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
+    if len(stem.encode()) > LONGEST_NAME:
+        stem = sha256(stem.encode()).hexdigest()
+    return f"{stem}_{item['kernel']}"
+
+
+def panel(restored: Restored, dataset_opt: dict, metrics: list[Metric]) -> Image.Image:
+    """LR, every method with its PSNR and ground truth side by side."""
     psnr = next((metric for metric in metrics if metric.type == "calculate_psnr"), None)
     values = {row.method: f" {_text(psnr, row)}" for row in restored.rows if psnr and row.metric == psnr.name}
     pictures = _cropped(restored, dataset_opt["scale"], PANEL_SIDE)
     titled = {method + values.get(method, ""): image for method, image in pictures.items()}
-    stem = Path(item["lq_path"]).with_suffix("").as_posix().replace("/", "_")
-    if len(stem.encode()) > LONGEST_NAME:
-        stem = sha256(stem.encode()).hexdigest()
-    path = folder / name / f"{stem}_{item['kernel']}.png"
+    return report.panel(titled, _kernel(restored, dataset_opt))
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG file, folders included."""
     with refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as file:
-        report.panel(titled, kernel).save(file, "PNG")
-    return Shown(name, path, _viewer(restored, dataset_opt["scale"], oracles, metrics, kernel))
+        picture.save(file, "PNG")
+
+
+def _kernel(restored: Restored, dataset_opt: dict) -> np.ndarray | None:
+    """The blur kernel of an item that has one."""
+    task = restored.item.get("task")
+    if not is_classic(task):
+        return None
+    return task_kernel(task, dataset_opt["kernel_size"]).numpy()
 
 
 def _text(metric: Metric, row: Row) -> str:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import torch
+from PIL import ImageColor
 from tqdm import tqdm
 
+from mrda_data.folders import list_images
 from mrda_data.images import SUFFIXES, ImageError
-from mrda_data.sources import image_names
-from mrda_inference.backends import backend_functions
-from mrda_inference.image_file import LONGEST_SIDE, check_target, read_picture, write_picture
-from mrda_inference.tiling import OVERLAP, network_functions, one_behind, upscale
-from mrda_inference.upscaler import (
-    DEFAULT_WEIGHTS,
-    automatic_tile,
-    enlarged,
-    fast_dtype,
-    find_device,
-    student,
-    to_tensor,
-)
+from mrda_data.sources import first_ten
+from mrda_inference.chosen_idr import parse, with_degradation
+from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
+from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
+from mrda_inference.tiling import OVERLAP, one_behind
+from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
+from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
 
 
@@ -47,9 +44,31 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="a student's .safetensors or .pth, or shipped:NAME")
-    parser.add_argument("--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    networks = parser.add_mutually_exclusive_group()
+    networks.add_argument(
+        "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
+    )
+    networks.add_argument("--weights", help="in its place: a student's .safetensors or .pth, or shipped:NAME")
+    parser.add_argument("--list", action=_ListModels, help="tell what the shipped networks are for")
+    parser.add_argument(
+        "--as",
+        dest="degradation",
+        metavar="DEGRADATION",
+        help="take photographs for such ones, whatever the network finds: clean; or blur=2.4, noise=10, jpeg=60, or "
+        "several of them, blur=2,jpeg=60",
+    )
+    parser.add_argument(
+        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
+    )
+    parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
+    parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
+    parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
+    parser.add_argument("--height", type=int, help="of the output, pixels; without --width the shape is kept")
+    parser.add_argument("--background", type=_colour, help="colour behind transparent pictures: white, #ffeedd ...")
+    parser.add_argument("--strip", action="store_true", help="leave out EXIF, XMP and resolution")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument(
         "--backend",
@@ -70,6 +89,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
         raise OptionError(f"--tile {args.tile}: must be larger than --overlap, {args.overlap}")
+    suffix = args.output.suffix.lower() if args.output.suffix.lower() in LONGEST_SIDE else f".{args.format}"
+    if args.quality is not None and suffix == ".png":
+        raise OptionError(f"--quality {args.quality}: png has none; leave it out, or choose --format jpg")
     if args.backend != "torch" and args.device not in ("auto", "cpu"):
         raise OptionError(
             f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
@@ -79,80 +101,144 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+class _ListModels(argparse.Action):
+    """Prints the shipped networks and ends the program, as --help does."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        for name, model in MODELS.items():
+            print(f"{name:8}{model.purpose}")  # noqa: T201
+        parser.exit()
+
+
+def _colour(name: str) -> tuple[int, int, int]:
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{name}: no colour; white, black, #ffeedd ...") from error
+
+
 def upscale_files(argv: list[str] | None = None) -> int:
     """Upscale the files that the command line names; one that fails is told and passed over.
 
     Returns:
-        Exit code: 0, or 1 if a file failed.
+        Exit code: 0; 1 if a file failed; 2 if one was too large for the memory.
 
     Raises:
-        UserError: a mistake in the arguments or weights, before anything is written.
+        UserError: a mistake in the arguments or weights, before anything is written; or the disk takes no more.
     """
     args = _parse(argv)
+    output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
+    degradation = None if args.degradation is None else parse(args.degradation)
     targets = _targets(args.input, args.output, args.format)
     set_numerics()
-    device = find_device(args.device if args.backend == "torch" else "cpu", args.dtype)
-    net = student(args.weights)
-    dtype = fast_dtype(device) if args.dtype == "auto" else getattr(torch, args.dtype)
-    if args.backend == "torch":
-        functions = network_functions(net, device, dtype)
+    weights = args.weights or MODELS[args.model].weights
+    upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
+    if degradation is not None:
+        upscaler = with_degradation(upscaler, degradation)
+    outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
+    try:
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            # one file behind: the next picture is restored while the last one is encoded and written
+            for source, target, writing in one_behind(_begun(targets, args, upscaler, output, writer)):
+                outcomes[_outcome(source, writing)].append(target)
+    finally:
+        _report(outcomes, args.output)
+    return 2 if outcomes["too large"] else int(bool(outcomes["failed"]))
+
+
+def _begun(
+    targets: list[tuple[Path, Path]],
+    args: argparse.Namespace,
+    upscaler: Upscaler,
+    output: OutputOptions,
+    writer: ThreadPoolExecutor,
+) -> Iterator[tuple[Path, Path, Future[list[str]]]]:
+    """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
+    sources: dict[Path, Path] = {}
+    for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
+        try:
+            _check_names(source, target, args, sources)
+            with _tile_bar(source.name) as progress:
+                enlarged = restore_file(source, target, upscaler, output, progress=progress)
+            finish = partial(_write, enlarged, target, output.quality)
+            del enlarged  # the writer lets go of the picture as soon as it is written
+        except (_Skipped, UserError, MemoryError, RuntimeError) as error:
+            # without its traceback, which would hold the memory of this picture while the next one needs it
+            finish = partial(_fail, error.with_traceback(None) if is_out_of_memory(error) else error)
+        writing = writer.submit(finish)
+        del finish
+        yield source, target, writing
+
+
+def _check_names(source: Path, target: Path, args: argparse.Namespace, sources: dict[Path, Path]) -> None:
+    """Whether this file may become that one; `sources` has the outputs so far with their inputs."""
+    if UNPRINTABLE.search(str(target.relative_to(args.output))):
+        raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
+    if target in sources:
+        raise ImageError(f"{source}: {target} is already that of {sources[target]}; rename one of them")
+    sources[target] = source
+    if target.exists() and target.samefile(source):
+        raise ImageError(f"{source}: its output would replace it; choose another -o")
+    if target.exists() and not args.overwrite:
+        raise _Skipped
+
+
+def _write(enlarged: Enlarged, target: Path, quality: int | None) -> list[str]:
+    return enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, quality)
+
+
+def _outcome(source: Path, writing: Future[list[str]]) -> str:
+    """What became of a file, told on stderr where it is not what was asked for."""
+    try:
+        for note in writing.result():
+            tqdm.write(f"{source}: {note}", file=sys.stderr)
+    except _Skipped:
+        return "skipped"
+    except WriteError as error:
+        if error.of_any_file:
+            raise
+        message, outcome = str(error), "failed"
+    except TooLargeError as error:
+        message, outcome = str(error), "too large"
+    except UserError as error:
+        message, outcome = str(error), "failed"
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message, outcome = f"{source}: out of memory; choose a smaller --tile", "failed"
     else:
-        functions = backend_functions(net, args.backend, dtype)
-    written: dict[Path, Path] = {}
-
-    def begin(source: Path, target: Path) -> Callable[[], None]:
-        """Check and restore a picture; the function that is returned makes a file of it."""
-        if UNPRINTABLE.search(str(target.relative_to(args.output))):
-            raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
-        if target in written:
-            raise ImageError(f"{source}: {target} is already that of {written[target]}; rename one of them")
-        written[target] = source
-        if target.exists() and target.samefile(source):
-            raise ImageError(f"{source}: its output would replace it; choose another -o")
-        if target.exists() and not args.overwrite:
-            raise _LeftAlone(f"{target}: exists, left as it is; --overwrite replaces it")
-        picture = read_picture(source)
-        check_target(target, picture, net.upscale)
-        tile = args.tile or automatic_tile(net, picture.colour.shape[:2], device, args.overlap, dtype)
-        lq = to_tensor(picture.colour).to(device).expand(1, 3, -1, -1)
-        sr = upscale(lq, *functions, net.upscale, tile=tile, overlap=args.overlap, title=source.name)
-        return lambda: write_picture(enlarged(picture, sr, net.upscale, source.name), target)
-
-    def begun(writer: ThreadPoolExecutor) -> Iterator[tuple[Path, Future[None]]]:
-        """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
-        for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
-            try:
-                finish = begin(source, target)
-            except (_LeftAlone, UserError, MemoryError, RuntimeError) as error:
-                # without its traceback, which would hold the memory of this picture while the next one needs it
-                finish = partial(_fail, error.with_traceback(None) if is_out_of_memory(error) else error)
-            writing = writer.submit(finish)
-            del finish  # the writer lets go of the picture as soon as it is written
-            yield source, writing
-
-    done = skipped = failed = 0
-    with ThreadPoolExecutor(max_workers=1) as writer:
-        # one file behind: the next picture is restored while the last one is encoded and written
-        for source, writing in one_behind(begun(writer)):
-            try:
-                writing.result()
-                done += 1
-            except _LeftAlone as reason:
-                tqdm.write(str(reason), file=sys.stderr)
-                skipped += 1
-            except UserError as error:
-                tqdm.write(f"error: {error}", file=sys.stderr)
-                failed += 1
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                tqdm.write(f"error: {source}: out of memory; choose a smaller --tile", file=sys.stderr)
-                failed += 1
-    print(f"{done} upscaled, {skipped} left as they were, {failed} failed: {args.output}")  # noqa: T201
-    return int(failed > 0)
+        return "upscaled"
+    tqdm.write(f"error: {message}", file=sys.stderr)
+    return outcome
 
 
-class _LeftAlone(Exception):  # noqa: N818  (no error)
+def _report(outcomes: dict[str, list[Path]], output: Path) -> None:
+    """The last lines: what was skipped and why, and how many files had which outcome."""
+    if skipped := first_ten([str(path) for path in outcomes["skipped"]]):
+        print(  # noqa: T201
+            f"skipped, since the output exists (--overwrite replaces it): {', '.join(skipped)}", file=sys.stderr
+        )
+    counts = {outcome: len(paths) for outcome, paths in outcomes.items()}
+    failed = counts["failed"] + counts["too large"]
+    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {failed} failed: {output}")  # noqa: T201
+
+
+@contextmanager
+def _tile_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that goes when the block ends, as `restore_file` tells its progress."""
+    with tqdm(desc=title, unit="tile", disable=None, leave=False) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+class _Skipped(Exception):  # noqa: N818  (no error)
     """An output that is there already."""
 
 
@@ -174,7 +260,10 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
         if path.is_dir():
             if inside == path.resolve():
                 raise OptionError(f"-o {output}: is the input folder; choose another")
-            images = [path / name for name in image_names(path)]
+            listing = list_images(path)
+            if listing.others:
+                print(f"{path}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
+            images = [path / name for name in listing.names]
             own = [image for image in images if inside not in image.resolve().parents]
             found += [(image, image.relative_to(path)) for image in own or images]
         elif path.is_file():
@@ -187,4 +276,9 @@ def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path,
             own = [match for match in images if inside not in match.resolve().parents]
             found += [(match, Path(match.name)) for match in own or images]
     unique = dict(found)  # a file named twice is upscaled once
-    return [(source, output / name.with_name(f"{name.stem}.{suffix}")) for source, name in unique.items()]
+    plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
+    alike = {path for path, count in Counter(plain).items() if count > 1}  # of a.jpg and a.png: a_jpg.png, a_png.png
+    return [
+        (source, path.with_name(f"{path.stem}_{source.suffix[1:].lower()}.{suffix}") if path in alike else path)
+        for source, path in zip(unique, plain, strict=True)
+    ]

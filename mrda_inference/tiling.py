@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mrda_arch import MRDANet
 from mrda_arch.collapse import collapse_upscaler
@@ -104,9 +103,10 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
 
 def fetched(tensor: Tensor) -> Callable[[], Tensor]:
     """Begin to copy a tensor to the CPU; the function that is returned waits for it alone, not for later work."""
+    if tensor.device.type != "cuda":  # MPS would not tell when a copy beside it has arrived
+        here = tensor.cpu()
+        return lambda: here
     copy = tensor.to("cpu", non_blocking=True)
-    if tensor.device.type != "cuda":
-        return lambda: copy
     arrival = torch.cuda.current_stream(tensor.device).record_event()
 
     def wait() -> Tensor:
@@ -114,6 +114,87 @@ def fetched(tensor: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
+
+
+@torch.inference_mode()
+def finished_blocks(
+    read: Callable[[slice, slice], Tensor],
+    sides: tuple[int, int],
+    idr: Tensor,
+    restore: Restore,
+    scale: int,
+    tile: int | None,
+    overlap: int,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Restore an image tile by tile; what no later tile adds to is given away at once, so memory holds a tile or two.
+
+    While a GPU computes a tile the CPU adds up the one before, if `read` gives what lies on the GPU.
+
+    Args:
+        read: gives the rows and columns asked for of the LR image, (1, 3, h, w) float32 RGB in [0, 1].
+        sides: height and width of the LR image.
+        idr: its representation, which all tiles share.
+        restore: computes the SR image of a tile.
+        scale: of `restore`.
+        tile: longest side of a tile, LR pixels; None: the whole image at once.
+        overlap: LR pixels that neighbours share.
+
+    Yields:
+        SR rows and columns and their pixels, (1, 3, rows, columns) float32 on the CPU, not clipped; as many blocks as
+        there are tiles, and together they are the SR image.
+
+    Raises:
+        ValueError: `tile` is not larger than `overlap`.
+    """
+    rows, columns = tile_grid(sides, tile, overlap)
+    row_shares, column_shares = (shares(intervals, overlap, scale) for intervals in (rows, columns))
+
+    def restored() -> Iterator[Callable[[], Tensor]]:
+        for (row, row_share), (column, column_share) in product(
+            zip(rows, row_shares, strict=True), zip(columns, column_shares, strict=True)
+        ):
+            sr = restore(read(slice(*row), slice(*column)), idr)
+            yield fetched(sr * column_share.to(sr.device) * row_share[:, None].to(sr.device))
+
+    sr_rows, sr_columns = ([(scale * a, scale * b) for a, b in intervals] for intervals in (rows, columns))
+    yield from _joined(one_behind(restored()), sr_rows, sr_columns, scale * overlap)
+
+
+def _joined(
+    tiles: Iterable[Callable[[], Tensor]], rows: list[tuple[int, int]], columns: list[tuple[int, int]], shared: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Add up what tiles have in common, row by row; `shared` pixels of each with the next. See `finished_blocks`."""
+    below = beside = torch.empty(0)  # what the row above and the tile to the left have in common with later tiles
+    for ((top, bottom), (left, right)), tile in zip(product(rows, columns), tiles, strict=True):
+        block = tile()
+        is_first, is_lowest = left == 0, bottom == rows[-1][1]
+        if top > 0:
+            new = 0 if is_first else shared  # the columns before came with the tile to the left
+            block[..., :shared, new:] += below[..., left + new : right]
+        if not is_first:
+            block[..., :shared] += beside
+        end = right if right == columns[-1][1] else right - shared
+        limit = bottom if is_lowest else bottom - shared
+        beside = block[..., end - left :].clone()
+        if not is_lowest:
+            if top == left == 0:
+                below = block.new_empty(*block.shape[:2], shared, columns[-1][1])
+            below[..., left:end] = block[..., limit - top :, : end - left]
+        yield slice(top, limit), slice(left, end), block[..., : limit - top, : end - left]
+
+
+def tile_grid(
+    sides: tuple[int, int], tile: int | None, overlap: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Rows and columns that tiles cover, see `spans`.
+
+    Raises:
+        ValueError: `tile` is not larger than `overlap`.
+    """
+    if tile is not None and not 0 <= overlap < tile:
+        raise ValueError(f"tile: {tile} pixels, it must be larger than the overlap, {overlap}")
+    rows, columns = (spans(side, tile, overlap) if tile else [(0, side)] for side in sides)
+    return rows, columns
 
 
 @torch.inference_mode()
@@ -125,11 +206,8 @@ def upscale(
     *,
     tile: int | None = None,
     overlap: int = OVERLAP,
-    title: str | None = None,
 ) -> Tensor:
     """Super-resolve one image; all tiles share the representation of the whole image.
-
-    While a GPU computes a tile the CPU adds the one before to the image, if `lq` is on the GPU.
 
     Args:
         lq: (1, 3, h, w) float32 RGB in [0, 1].
@@ -139,7 +217,6 @@ def upscale(
         tile: longest side of a tile, LR pixels, more than `overlap`; None: the whole image at once.
         overlap: LR pixels that neighbours share. Four times the distance that `restore` looks around a pixel makes
             tiles exact; far less makes them look so.
-        title: of a progress bar; none without.
 
     Returns:
         (1, 3, scale h, scale w) float32 on the CPU, not clipped.
@@ -147,25 +224,12 @@ def upscale(
     Raises:
         ValueError: `tile` is not larger than `overlap`.
     """
-    if tile is not None and not 0 <= overlap < tile:
-        raise ValueError(f"tile: {tile} pixels, it must be larger than the overlap, {overlap}")
+    sides = tuple(lq.shape[-2:])
+    tile_grid(sides, tile, overlap)
+    out = torch.empty(1, 3, *(scale * side for side in sides), dtype=lq.dtype)
     idr = encode(idr_region(lq))
-    sides = lq.shape[-2:]
-    rows, columns = (spans(side, tile, overlap) if tile else [(0, side)] for side in sides)
-    row_shares, column_shares = (
-        [share.to(lq.device) for share in shares(intervals, overlap, scale)] for intervals in (rows, columns)
-    )
-    out = torch.zeros(1, 3, *(scale * side for side in sides), dtype=lq.dtype)
-    tiles = product(zip(rows, row_shares, strict=True), zip(columns, column_shares, strict=True))
-    count, quiet = len(rows) * len(columns), None if title else True
-
-    def restored() -> Iterator[tuple[slice, slice, Callable[[], Tensor]]]:
-        bar = tqdm(tiles, title, count, unit="tile", disable=quiet, leave=False)
-        for (row, row_share), (column, column_share) in bar:
-            sr = restore(lq[..., slice(*row), slice(*column)], idr)
-            sr = fetched(sr * column_share * row_share[:, None])
-            yield slice(*(scale * y for y in row)), slice(*(scale * x for x in column)), sr
-
-    for row, column, sr in one_behind(restored()):
-        out[..., row, column] += sr()
+    for rows, columns, block in finished_blocks(
+        lambda rows, columns: lq[..., rows, columns], sides, idr, restore, scale, tile, overlap
+    ):
+        out[..., rows, columns] = block
     return out

@@ -1,38 +1,94 @@
-"""What the command line and the page share: weights, device, memory, and a picture's way into the network and back."""
+"""A student ready to restore photographs: weights, device, memory, and a picture's way into the network and back."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mrda_arch import MRDANet, network_from_file
-from mrda_data.images import ImageError
-from mrda_inference.image_file import Picture
+from mrda_inference.backends import backend_functions
+from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError
 from mrda_utils.memory import available_memory
-from mrda_utils.resize import imresize
 from mrda_utils.shipped import PREFIX, shipped_weights
 
-DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
+
+class Model(NamedTuple):
+    """A shipped network, by the name that users choose it by."""
+
+    weights: str
+    purpose: str
+
+
+MODELS = {
+    "photo": Model("shipped:mrda_lite_x4_photo", "any photograph: blurred, noisy, JPEG, or clean"),
+    "blur": Model(
+        "shipped:mrda_lite_x4_student", "blurred and clean photographs; sharper there, but sharpens noise and JPEG"
+    ),
+}
+DEFAULT_MODEL = "photo"
+DEFAULT_WEIGHTS = MODELS[DEFAULT_MODEL].weights
 MEMORY = 2**30  # bytes that feature maps may take on the CPU, which has other work as well
 SMALLEST_TILE = 96  # pixels
 LARGEST_TILE = 2048  # pixels; what still larger ones share of their area, below 2 %, no longer costs time
 
 
+class Upscaler(NamedTuple):
+    """A student, ready to restore."""
+
+    net: MRDANet
+    encode: Encode
+    restore: Restore
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    tile: int | None = None
+    """Longest side of a tile, LR pixels; None: as memory allows."""
+    overlap: int = OVERLAP
+
+
+def open_upscaler(
+    weights: str = DEFAULT_WEIGHTS,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "torch",
+    tile: int | None = None,
+    overlap: int = OVERLAP,
+) -> Upscaler:
+    """Make a student ready, by the names that the command line has.
+
+    Args:
+        weights: a file, or `shipped:<name>`.
+        device: of `backend` torch; the others compute on the CPU.
+        dtype: `auto`, `float32`, `bfloat16`, `float16`.
+        backend: `torch`, `onnx`, `openvino`.
+        tile: longest side of a tile, LR pixels; None: as memory allows.
+        overlap: of tiles, LR pixels.
+
+    Raises:
+        UserError: no such weights or device; a combination that cannot be.
+    """
+    place = find_device(device if backend == "torch" else "cpu", dtype)
+    net = student(weights)
+    kind = fast_dtype(place) if dtype == "auto" else getattr(torch, dtype)
+    halves = network_functions(net, place, kind) if backend == "torch" else backend_functions(net, backend, kind)
+    return Upscaler(net, *halves, place, kind, tile, overlap)
+
+
 # ----------------------------------------------------------------------------------------- weights, device, memory
 def find_device(name: str, dtype: str = "float32") -> torch.device:
-    """Device of this name; `auto` is CUDA where there is one.
+    """Device of this name; `auto` is CUDA where there is one, else Apple's MPS.
 
     Raises:
         OptionError: it is not there, gives nothing back (`meta`), or cannot compute in `dtype`.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
@@ -77,9 +133,7 @@ def automatic_tile(
 
     On a GPU that is half of what is free, and the fewer bytes of `dtype` count; on the CPU at most MEMORY.
     """
-    known = net.hyper_parameters(net.state_dict())
-    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # of LR size, measured
-    position = 4 * known["num_feat"] * maps  # bytes
+    position = bytes_a_pixel(net)
     memory = _free_memory(device) // 2
     if device.type == "cuda":
         position = position * (4 + dtype.itemsize) // 8  # half of it is the SR image, in float32 whatever `dtype` is
@@ -89,6 +143,13 @@ def automatic_tile(
     if math.prod(sides) <= pixels:
         return None
     return max(math.isqrt(pixels), SMALLEST_TILE, 2 * overlap)
+
+
+def bytes_a_pixel(net: MRDANet) -> int:
+    """Memory that restoring takes, in float32, for each LR pixel of a tile."""
+    known = net.hyper_parameters(net.state_dict())
+    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # of LR size, measured
+    return 4 * known["num_feat"] * maps
 
 
 def _free_memory(device: torch.device) -> int:
@@ -101,28 +162,6 @@ def _free_memory(device: torch.device) -> int:
 
 
 # --------------------------------------------------------------------------------------------------------- pictures
-def enlarged(picture: Picture, sr: Tensor, scale: int, title: str) -> Picture:
-    """The picture with the network's colours, its alpha enlarged bicubically (exact where it is constant).
-
-    Args:
-        picture: as it was read; the type of its pixels stays.
-        sr: (1, 3, scale H, scale W) RGB in [0, 1] of it, on the CPU.
-        scale: how much larger.
-        title: for the message.
-
-    Raises:
-        ImageError: `sr` is not finite.
-    """
-    if not torch.isfinite(sr).all():
-        raise ImageError(f"{title}: the output is not finite; take --dtype float32")
-    if picture.colour.shape[2] == 1:
-        sr = sr.mean(1, keepdim=True)
-    alpha = None
-    if picture.alpha is not None:
-        alpha = to_pixels(imresize(to_tensor(picture.alpha), scale), picture.alpha.dtype)
-    return Picture(to_pixels(sr, picture.colour.dtype), alpha, picture.profile)
-
-
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """(H, W, C) uint8 or uint16 -> (1, C, H, W) in [0, 1]."""
     scaled = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max

@@ -16,6 +16,7 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.distributed import Process, environment_number, start
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
@@ -39,7 +40,9 @@ class Run(NamedTuple):
 
 
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train one stage." if is_train else "Test on benchmark protocols.")
+    parser = argparse.ArgumentParser(
+        description="Train one stage." if is_train else "Test on benchmark protocols.", formatter_class=HelpFormatter
+    )
     parser.add_argument("-opt", required=True, help="option file (YAML)")
     parser.add_argument(
         "--launcher",
@@ -89,7 +92,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _check_consistency(opt)
     _check_files(opt, root, is_train)
     if "perceptual_opt" in opt.get("train", {}):
-        vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
+        vgg_path(opt["train"]["perceptual_opt"], args.debug)
     set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
@@ -126,6 +129,10 @@ def _weights_file(key: str, value: str, root: Path) -> str:
         raise OptionError(f"{key}: {error}") from error
 
 
+def _data_root(folder: str, root: Path) -> str:
+    return folder if folder.startswith("bundled:") else str(root / expanduser(folder))
+
+
 def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run."""
     for key, value in opt["path"].items():
@@ -137,8 +144,10 @@ def _resolve_paths(opt: dict, root: Path) -> None:
             metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
         for key in ("dataroot_gt", "dataroot_lq", "cache_folder"):
-            if key in dataset and not dataset[key].startswith("bundled:"):
-                dataset[key] = str(root / expanduser(dataset[key]))
+            if isinstance(dataset.get(key), list):
+                dataset[key] = [_data_root(folder, root) for folder in dataset[key]]
+            elif key in dataset:
+                dataset[key] = _data_root(dataset[key], root)
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 
@@ -181,8 +190,10 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     if not is_train:
         return
     for phase, dataset in opt["datasets"].items():
-        folder = dataset["dataroot_gt"]
-        if not folder.startswith("bundled:") and not Path(folder).is_dir():
+        folders = dataset["dataroot_gt"]
+        for folder in folders if isinstance(folders, list) else [folders]:
+            if folder.startswith("bundled:") or Path(folder).is_dir():
+                continue
             bundled = "bundled:train" if phase == "train" else "bundled:test"
             advice = "scripts/prepare_data.py --lmdb makes it" if folder.endswith(".lmdb") else "put HR images there"
             raise OptionError(

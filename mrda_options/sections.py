@@ -7,6 +7,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from basicsr.archs import vgg_arch
 from pydantic import AfterValidator, Field, model_validator
 
 from mrda_metric import metric
@@ -29,7 +30,14 @@ def _bundled(root: str) -> str:
     return root
 
 
+def _distinct(folders: list[str]) -> list[str]:
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"{', '.join(folders)}: one is listed twice")
+    return folders
+
+
 DataRoot = Annotated[FilePath, AfterValidator(_bundled)]
+DataRoots = Annotated[list[DataRoot], Len(1), AfterValidator(_distinct)]
 
 
 class TrainSet(Section):
@@ -37,7 +45,9 @@ class TrainSet(Section):
 
     name: Label = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), .lmdb, or bundled:train")
+    dataroot_gt: DataRoot | DataRoots = Field(
+        description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
+    )
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
@@ -67,8 +77,8 @@ class BenchmarkSet(Section):
     dataroot_lq: FilePath | None = Field(
         None, description="LR set of test.py --save_lr, or its .lmdb, to read instead of degrading"
     )
-    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "realesrgan"] = Field(
-        description="list of kernels and noise levels, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
+    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "photo", "realesrgan"] = Field(
+        description="list of kernels, noise levels or photographs, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
     )
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")
@@ -86,12 +96,15 @@ class LQSet(Section):
 
 
 class PairedSet(Section):
-    """Real LR images with their ground truth, in pairs by the order of their names."""
+    """Real LR images with their ground truth, in pairs by their names."""
 
     name: Name = Field(description="for log, tables and folders")
     type: Literal["PairedDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, or .lmdb")
     dataroot_lq: DataRoot = Field(description="folder of LR images, or .lmdb")
+    lq_template: Annotated[str, Field(pattern=r"^[^{}/]*\{name\}[^{}/]*$")] | None = Field(
+        None, description="name of the LR image of `{name}`, such as `{name}x4`; by default the pattern that all share"
+    )
     max_images: Count | None = Field(None, description="use the first pairs only")
 
 
@@ -160,6 +173,9 @@ class Distillation(Section):
     abs_weight: Annotated[float, Ge(0)] = Field(0.01, description="lambda_abs of Eq. (6)")
     temperature: Annotated[float, Gt(0)] = Field(0.15, description="softmax temperature of Eq. (4)")
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
+    every: Count = Field(
+        1, description="distil in each n-th iteration only, of those after the warm-up; cheaper: MLN adapts in no other"
+    )
 
 
 PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])
@@ -192,20 +208,27 @@ class NetworkTrain(Train):
 
 
 class Perceptual(Section):
-    """Distance of VGG19's features (paper Eq. 3), BasicSR's PerceptualLoss."""
+    """Distance of VGG's features (paper Eq. 3), BasicSR's PerceptualLoss."""
 
     type: Literal["PerceptualLoss"] = Field(description="which loss")
     layer_weights: dict[Annotated[str, Field(pattern=r"^(conv|relu)[1-5]_[1-4]$")], Annotated[float, Gt(0)]] = Field(
         {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
         description="weight of each layer's features; conv: before its activation",
     )
-    vgg_type: Literal["vgg19"] = Field("vgg19", description="network of the features")
+    vgg_type: Literal["vgg16", "vgg19"] = Field("vgg19", description="network of the features")
     vgg_weights: FilePath | None = Field(None, description="its ImageNet weights; torch's cache by default")
     use_input_norm: bool = Field(True, description="normalise by ImageNet's mean and deviation")
     range_norm: bool = Field(False, description="images are in [-1, 1]")
     perceptual_weight: Annotated[float, Ge(0)] = Field(1.0, description="weight of the features' distance")
     style_weight: Annotated[float, Ge(0)] = Field(0.0, description="weight of the Gram matrices' distance")
     criterion: Literal["l1", "fro"] = Field("l1", description="distance")
+
+    @model_validator(mode="after")
+    def _layers(self) -> Perceptual:
+        unknown = self.layer_weights.keys() - set(vgg_arch.NAMES[self.vgg_type])
+        if unknown:
+            raise ValueError(f"layer_weights: {self.vgg_type} has no {', '.join(sorted(unknown))}")
+        return self
 
 
 class Gan(Section):
@@ -333,7 +356,7 @@ class StudentPath(RestoringPath):
 class MetaPath(RunPath):
     """Paths of mln_meta, which starts from mln_bicubic."""
 
-    pretrain_network_g: FilePath = Field(description="weights of mln_bicubic")
+    pretrain_network_g: FilePath = Field(description="weights of mln_bicubic, or of an earlier mln_meta")
 
 
 class TestPath(Section):

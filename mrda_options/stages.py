@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mrda_options.registered import degradation
 from mrda_options.sections import (
@@ -43,7 +43,9 @@ class Options(Section):
     name: Name = Field(description="of the run, and of its folder")
     model_type: str
     scale: Literal[2, 3, 4] = Field(description="upscaling factor")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d)?)$")] = Field(
+        "auto", description="auto, cpu, cuda, or one GPU by its number, cuda:1; auto: cuda where there is one"
+    )
     tf32: bool = Field(True, description="CUDA: convolutions of float32 in TF32; false: all in full float32")
     deterministic: bool = Field(False, description="CUDA: the same bits each time; slower, no cudnn_benchmark then")
     cudnn_benchmark: bool = Field(True, description="CUDA: cuDNN tries algorithms for each new size, takes the fastest")
@@ -68,7 +70,7 @@ class TrainOptions(Options):
     manual_seed: Annotated[int, Ge(0), Lt(2**63)] = Field(0, description="of every draw of the training")
     datasets: dict[
         Annotated[str, Field(pattern=r"^(train|val(_\w+)?)$")],
-        Annotated[TrainSet | BenchmarkSet, Field(discriminator="type")],
+        Annotated[TrainSet | BenchmarkSet | PairedSet, Field(discriminator="type")],
     ] = Field(description="`train`, and validation sets `val`, `val_...`.")
     degradation: degradation()
     degradation_per: Literal["task", "image"] = Field("task", description="what has a draw of its own")
@@ -78,14 +80,24 @@ class TrainOptions(Options):
     val: Validation | None = Field(None, description="Needed where there is a validation set.")
     logger: Logger = Field(default_factory=Logger)
 
+    @field_validator("device", mode="before")
+    @classmethod
+    def _not_mps(cls, device: object) -> object:
+        if device == "mps":
+            raise ValueError(
+                "'mps': it upscales but does not train: torch's fused Adam for it would take steps whose gradients are "
+                "not finite; use cpu"
+            )
+        return device
+
     @model_validator(mode="after")
     def _train_set(self) -> TrainOptions:
         train_set = self.datasets.get("train")
         if not isinstance(train_set, TrainSet):
             raise ValueError("datasets.train: missing, it takes a GTDataset")
         for phase, dataset in self.datasets.items():
-            if phase != "train" and not isinstance(dataset, BenchmarkSet):
-                raise ValueError(f"datasets.{phase}: it takes a BenchmarkDataset")
+            if phase != "train" and isinstance(dataset, TrainSet):
+                raise ValueError(f"datasets.{phase}: it takes a BenchmarkDataset or PairedDataset")
         if train_set.gt_size % self.scale:
             raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is no multiple of scale {self.scale}")
         kernel_size = getattr(self.degradation, "kernel_size", 1)
@@ -195,6 +207,13 @@ class KernelOptions(TrainOptions):
     degradation: degradation("isotropic", "anisotropic")
     network_g: MrdaKernelNet
     train: NetworkTrain
+
+    @model_validator(mode="after")
+    def _known_kernels(self) -> KernelOptions:
+        for phase, dataset in self.datasets.items():
+            if isinstance(dataset, PairedSet):
+                raise ValueError(f"datasets.{phase}: this stage needs the kernels, which a PairedDataset has not")
+        return self
 
     @model_validator(mode="after")
     def _whole_kernel(self) -> KernelOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -78,6 +79,8 @@ def _test(run: Run) -> int:
     parts = {name: _applicable(name, dataset, model, metrics, left_out) for name, dataset in datasets.items()}
     rank, world_size = run.process.rank, run.process.world_size
     if rank == 0:
+        for root, ignored in _other_files(datasets.values()):
+            print(f"{root}: {ignored}")  # noqa: T201
         print(*left_out, *unusable, sep="\n", end="\n" if left_out or unusable else "")  # noqa: T201
     on_rank_0(lambda: _prepare_folder(folder, opt["name"]))
     rows, shown_items, seconds, failures = [], [], [], []
@@ -118,6 +121,13 @@ def _datasets(opt: dict, left_out: list[str]) -> dict[str, Dataset]:
     if not found:
         raise OptionError("\n  ".join(["datasets: none of them is there:", *left_out]))
     return {name: build_dataset(dataset_opt) for name, dataset_opt in found.items()}
+
+
+def _other_files(datasets: Iterable[Dataset]) -> Iterator[tuple[Path, str]]:
+    """Folders of images that hold other files as well, and which."""
+    for dataset in datasets:
+        sources = [getattr(dataset, name, None) for name in ("source", "gt", "lq")]
+        yield from ((source.folder, source.left_out) for source in sources if getattr(source, "left_out", ""))
 
 
 def _metrics(opt: dict, left_out: list[str]) -> list[Metric]:
@@ -198,7 +208,7 @@ def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, r
     for name, dataset in datasets.items():
         protocol = PROTOCOLS.get(dataset.opt.get("protocol"))
         if protocol and protocol.table == "kernels":
-            cases = [(case.label, case.kernel, case.task["noise_sigma_255"]) for case in dataset.cases]
+            cases = [(case.label, case.kernel, case.noise_sigma_255) for case in dataset.cases]
             values = means([row for row in rows if row.dataset == name], "method", "metric", "kernel")
             tables[name] = report.KernelTable(cases, values, protocol.note)
     return tables

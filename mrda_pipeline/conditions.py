@@ -47,7 +47,7 @@ def conditions(run: Run, train_set: Dataset) -> dict[str, str]:
     }
     found = dict(_flat({**sections, "datasets": {"train": opt["datasets"]["train"]}}))
     if opt["train"]["scheduler"]["type"] == "MultiStepLR":  # of other courses each step depends on the end
-        found.pop("train.total_iter")
+        found.pop("train.total_iter", None)
     step = opt["datasets"]["train"]["tasks_per_gpu"] * opt["train"]["accumulation_steps"] * run.process.world_size
     found = {key: str(value) for key, value in found.items() if key not in _NO_MATTER}
     frozen = [f"path.pretrain_network_{name}" for name in ("mln", "t") if f"pretrain_network_{name}" in opt["path"]]

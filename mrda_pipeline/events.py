@@ -1,6 +1,6 @@
 """What happened to a run, for scripts to read: `events.jsonl`, one JSON object a line.
 
-A value that is not finite, such as the PSNR of identical images, is null.
+A value that is not finite, such as the PSNR of identical images, is a text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ def record(folder: Path, event: str, iteration: int, **fields: object) -> None:
     """Append {"time", "event", "iter", ...} to `<folder>/events.jsonl`.
 
     Events: start, resume, changed (an option or a thing that the run depends on, since the state was written), fallback
-    (a damaged state was passed over), validation, save, skip (steps without finite gradients), stop (a signal) and end.
+    (a damaged state was skipped), log (what a line of the log has, and more), validation, save, skip (steps without
+    finite gradients), stop (a signal) and end.
 
     Raises:
         UserError: the file cannot be written.

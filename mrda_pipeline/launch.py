@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
@@ -33,10 +34,14 @@ def processes_to_start(opt: dict, device: torch.device) -> int:
     """How many processes `num_processes` asks for; 1 where torchrun or Slurm have started this one.
 
     Raises:
-        UserError: a number that does not share out the tasks of a step evenly, or more than one on CUDA.
+        UserError: a number that does not share out the tasks of a step evenly, or more than one on CUDA or Windows.
     """
     wanted, tasks = opt["num_processes"], opt["datasets"]["train"]["tasks_per_gpu"]
     if "WORLD_SIZE" in os.environ:
+        return 1
+    if sys.platform == "win32":
+        if wanted not in ("auto", 1):
+            raise UserError(f"num_processes: {wanted}, but Windows does not start several; use 1")
         return 1
     if wanted == "auto":
         most = cores() if device.type == "cpu" else 1

@@ -59,11 +59,20 @@ def noted_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def lead_own_session(worker: int) -> None:
+LINUX = sys.platform == "linux"
+START_METHOD = "fork" if LINUX else None
+"""Of the loader's workers; None for Python's own. The forkserver that it takes from 3.14 on would be their parent, and
+the kernel would not kill the workers of a killed training."""
+
+
+def leave_signals_to_parent(worker: int) -> None:
     """For the data loader's workers: Ctrl-C and torchrun signal whole process groups, but the parent decides here.
 
-    A worker whose parent is gone is killed by the kernel (Linux).
+    A worker whose parent is gone is killed by the kernel (Linux) or ends by itself (elsewhere, by torch).
     """
-    os.setsid()
-    if sys.platform == "linux":
+    if hasattr(os, "setsid"):
+        os.setsid()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows has no sessions
+    if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -155,6 +155,16 @@ def _find_state(run: Run) -> _Start:
     return _Start(None, None, damaged)
 
 
+def _is_finished(opt: dict, state: dict, state_path: Path) -> bool:
+    """Whether nothing is left to do for this run, not even a validation or its last weights."""
+    total, latest = opt["train"]["total_iter"], Path(opt["path"]["models"]) / "net_g_latest.pth"
+    own = state_path.parent == Path(opt["path"]["training_states"])
+    validated = len(opt["datasets"]) == 1 or state["validated_iter"] == total
+    if not own or not validated or state["iter"] < total or not latest.is_file():
+        return False
+    return checkpoint.load(latest)["mrda"]["iteration"] == total
+
+
 def _abandon_newer_states(folder: Path, iteration: int) -> None:
     """Rename states beyond `iteration`: the run goes on from there, and they are damaged or of another course."""
     for path in checkpoint.states(folder):
@@ -219,6 +229,10 @@ def _train(run: Run, stack: ExitStack, sharing: int) -> None:
     first_step = state["iter"] if state else 0
     if first_step > opt["train"]["total_iter"]:
         raise UserError(f"train.total_iter: {opt['train']['total_iter']}, but {state_path} is beyond it")
+    if run.auto_resume and state and on_rank_0(lambda: _is_finished(opt, state, state_path)):
+        if process.rank == 0:
+            print(f"{opt['name']}: already finished, {first_step} iterations; a higher train.total_iter goes on")  # noqa: T201
+        return
     torch.manual_seed(opt["manual_seed"])  # initial weights; every later draw has a seed of its own
     model = build_model(opt)
     model.conditions = own

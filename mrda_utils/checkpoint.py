@@ -325,11 +325,21 @@ def reasons(error: RuntimeError) -> str:
     return "; ".join(found[:3] or [first]) + more
 
 
+def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
+    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
+    try:
+        theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
+    except (AttributeError, ValueError):  # another network, or no weights of this one
+        return ""
+    differ = [key for key in ours if theirs[key] != ours[key]]
+    return "; ".join(f"{key} is {theirs[key]} in the file, {ours[key]} in the options" for key in differ)
+
+
 def load_network(
     net: nn.Module,
     path: str | Path,
     param_key: str = "params_ema",
-    stage: str | None = None,
+    stage: str | tuple[str, ...] | None = None,
     degradation: str | None = None,
 ) -> None:
     """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
@@ -338,7 +348,7 @@ def load_network(
         net: network that takes the weights.
         path: file.
         param_key: what to prefer; without it, `params` serves.
-        stage: refuse the weights of another stage (where the file says which).
+        stage: refuse the weights of a stage other than this or these (where the file says which).
         degradation: refuse weights trained on another degradation (likewise).
 
     Raises:
@@ -347,8 +357,9 @@ def load_network(
     content = load(path)
     origin = _provenance(content, path)
     if origin is not None:
-        if stage is not None and origin.stage != stage:
-            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {stage}")
+        wanted = (stage,) if isinstance(stage, str) else stage
+        if wanted is not None and origin.stage not in wanted:
+            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
         if degradation is not None and origin.degradation not in (None, degradation):
             theirs, ours = different_parts(origin.degradation, degradation)
             raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
@@ -362,7 +373,8 @@ def load_network(
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reasons(error)}") from error
+        reason = _other_sizes(net, weights) or reasons(error)
+        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error
 
 
 def states(folder: Path) -> list[Path]:

@@ -76,19 +76,29 @@ def _place() -> tuple[int, int, int]:
     return rank, world_size, local_rank
 
 
+def _numbered_gpu(device: str, world_size: int) -> int:
+    """Number of the GPU that the option `device` names."""
+    number, count = int(device.partition(":")[2]), torch.cuda.device_count()
+    if world_size > 1:
+        raise UserError(f"device: {device!r}, but {world_size} processes take a GPU each; use device: cuda")
+    if number >= count:
+        raise UserError(f"device: {device!r}, but there are {count} GPUs, from cuda:0 on")
+    return number
+
+
 def start(launcher: str, device: str, timeout: int) -> Process:
     """Join the process group if there is one (torchrun is seen by its variables), choose the device.
 
     Args:
         launcher: `slurm`, or anything else for torchrun or a single process.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, or a GPU by its number, `cuda:1`, for one process.
         timeout: seconds after which waiting for another process ends the run.
 
     Raises:
         UserError: CUDA asked for and not there, more processes than GPUs, or a launcher without its variables.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: 'cuda', but torch sees no CUDA device; use device: cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: {device!r}, but torch sees no CUDA device; use device: cpu")
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if launcher == "slurm":
         _slurm_environment()
@@ -100,6 +110,8 @@ def start(launcher: str, device: str, timeout: int) -> Process:
     if use_cuda:
         if launcher == "slurm" and torch.cuda.device_count() == 1:
             local_rank = 0  # --gpus-per-task=1 shows each task its own GPU alone
+        if ":" in device:
+            local_rank = _numbered_gpu(device, world_size)
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "

@@ -62,6 +62,8 @@ def run(
 
     Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
     """
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the console's encoding lacks (Windows' cp1252) is no bug
+        sys.stdout.reconfigure(errors="backslashreplace")
     with lasting_console() as failure:
         code = 0
         try:

@@ -15,8 +15,9 @@ from mrda_utils.errors import UNPRINTABLE
 
 def did_you_mean(key: str, known: list[str]) -> str:
     """Advice on an unknown key: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    folded = {name.casefold(): name for name in known}  # calculate_PSNR is nearer to calculate_psnr than to _ssim
+    near = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[near[0]]!r}?" if near else f"known: {', '.join(known)}"
 
 
 class Section(BaseModel):

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 from mrda_utils.errors import UserError
+
+SHORT_NAME = 100  # bytes of a file's name, which any file system holds
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+
+
+class WriteError(UserError):
+    """The file system does not take a file; raised from the OSError that says why."""
+
+    @property
+    def of_any_file(self) -> bool:
+        """Whether it would take no other file either: it is full or read-only."""
+        return getattr(self.__cause__, "errno", None) in NO_ROOM
 
 
 @contextmanager
@@ -17,12 +32,12 @@ def refusal_named(path: Path) -> Iterator[None]:
     """Say which file it is that the file system does not write.
 
     Raises:
-        UserError: naming `path` and the reason, in place of an OSError.
+        WriteError: naming `path` and the reason, in place of an OSError.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -30,9 +45,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write; at the end `path` holds either all of it, flushed to the disk, or what it held before.
 
     Raises:
-        UserError: the file system refused; nothing half-written stays behind.
+        WriteError: the file system refused; nothing half-written stays behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         with refusal_named(path):
             with temporary.open("wb") as file:
@@ -46,18 +61,45 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def _temporary_name(name: str) -> str:
+    """A hidden name beside `name`; of a long one, which the file system may just hold, it is no longer."""
+    ends = f".{os.getpid()}.tmp"
+    longest = max(len(os.fsencode(name)), SHORT_NAME)
+    if len(os.fsencode(f".{name}{ends}")) > longest:
+        name = sha256(os.fsencode(name)).hexdigest()[:16]
+    return f".{name}{ends}"
+
+
 def _flush_names(folder: Path) -> None:
-    """Else a power cut could undo a renaming, but not the deletion of older files after it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Else a power cut could undo a renaming, but not the deletion of older files after it.
+
+    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder; elsewhere one may be written but not read
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again, in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
+    """Folder of what can be made again, in the user's cache; it need not exist.
+
+    Raises:
+        UserError: neither the environment nor the system's list of users says where that is.
+    """
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "mrda"
+    try:
+        return Path.home() / ".cache/mrda"
+    except RuntimeError as error:
+        raise UserError("HOME: not set, and this user has no home folder; name a folder in XDG_CACHE_HOME") from error
 
 
 def write_text(text: str, path: Path) -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+import torch
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 
 def available_memory() -> int | None:
@@ -11,3 +19,17 @@ def available_memory() -> int | None:
     table = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
     return int(found[1]) * 1024 if found else None
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process has held in memory so far; None where Python does not tell (Windows)."""
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Peak memory so far in MiB: of the GPU, or this process's resident one, see `peak_memory`."""
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return None if peak is None else peak // 2**20

@@ -10,13 +10,17 @@ The photographs are the bundled ones unless --images names a folder; docs/figure
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import csv
 import re
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -45,6 +49,7 @@ from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_options.command_line import parse
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.files import written_whole
 from mrda_utils.seeding import torch_generator
@@ -76,10 +81,10 @@ class Setting(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Draw one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="FIGURE")
     for name, (draw, about) in FIGURES.items():
-        command = commands.add_parser(name, help=about, description=about)
+        command = commands.add_parser(name, help=about, description=about, formatter_class=HelpFormatter)
         command.set_defaults(draw=draw)
         if name == "steps":
             command.add_argument("--values", type=Path, required=True, help="values.csv that scripts/ablation.py wrote")

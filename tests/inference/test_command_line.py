@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from mrda_arch import MLN, MRDANet
 from mrda_data.sources import BundledSource
-from mrda_inference import command_line, network_functions, upscaler
+from mrda_inference import command_line, network_functions, photograph, upscaler
 from mrda_inference.command_line import upscale_files
 from mrda_inference.upscaler import automatic_tile, fast_dtype
 from mrda_utils.errors import UserError
@@ -52,7 +52,7 @@ def test_a_folder_is_upscaled_with_its_sub_folders(folder, capsys):
     with Image.open("out/a.png") as a, Image.open("out/sub/b.png") as b:
         assert (a.size, a.mode) == ((36, 48), "RGB")
         assert (b.size, b.mode) == ((40, 32), "L")
-    assert "2 upscaled, 0 left as they were, 0 failed: out" in capsys.readouterr().out
+    assert "2 upscaled, 0 skipped, 0 failed: out" in capsys.readouterr().out
 
 
 def test_the_pixels_are_those_of_the_network(folder):
@@ -95,8 +95,8 @@ def test_outputs_are_not_overwritten_unless_asked(folder, capsys):
     assert upscaled("-i", "photos", "-o", "out") == 0
     assert Path("out/a.png").read_bytes() == b"mine"
     captured = capsys.readouterr()
-    assert "out/a.png: exists, left as it is; --overwrite replaces it" in captured.err
-    assert "1 upscaled, 1 left as they were, 0 failed" in captured.out
+    assert "skipped, since the output exists (--overwrite replaces it): out/a.png\n" in captured.err
+    assert "1 upscaled, 1 skipped, 0 failed" in captured.out
     assert upscaled("-i", "photos", "-o", "out", "--overwrite") == 0
     assert Path("out/a.png").read_bytes() != b"mine"
 
@@ -107,7 +107,7 @@ def test_one_bad_file_does_not_stop_a_folder_and_the_exit_code_says_so(folder, c
     assert outputs("out") == ["a.png", "sub/b.png"]
     captured = capsys.readouterr()
     assert "error: photos/0_bad.png: cannot be decoded" in captured.err
-    assert "2 upscaled, 0 left as they were, 1 failed" in captured.out
+    assert "2 upscaled, 0 skipped, 1 failed" in captured.out
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,20 @@ def test_a_name_that_is_none_does_not_stop_a_folder_either(folder, capsys, name,
     assert outputs("out") == ["a.png", "sub/b.png"]
     captured = capsys.readouterr()
     assert f"error: 'photos/{shown}': control characters or no UTF-8 in the name; rename it\n" in captured.err
-    assert "2 upscaled, 0 left as they were, 1 failed" in captured.out
+    assert "2 upscaled, 0 skipped, 1 failed" in captured.out
     assert upscaled("-i", str(bad), "-o", "renamed.png") == 0
 
 
-def test_two_inputs_of_one_output_are_told(folder, capsys):
+def test_two_inputs_of_one_name_give_two_outputs(folder):
     Image.open("photos/a.png").save("photos/a.jpg")
-    assert upscaled("-i", "photos", "-o", "out") == 1
-    assert "photos/a.png: out/a.png is already that of photos/a.jpg" in capsys.readouterr().err
+    assert upscaled("-i", "photos", "-o", "out") == 0
+    assert outputs("out") == ["a_jpg.png", "a_png.png", "sub/b.png"]
+
+
+def test_two_inputs_of_one_output_are_told(folder, capsys):
+    Image.open("photos/a.png").save("photos/sub/a.png")
+    assert upscaled("-i", "photos/**/*.png", "-o", "out") == 1
+    assert "photos/sub/a.png: out/a_png.png is already that of photos/a.png" in capsys.readouterr().err
 
 
 def test_an_input_is_never_overwritten(folder, capsys):
@@ -160,13 +166,14 @@ def test_an_image_for_which_memory_is_short_is_passed_over(folder, capsys, monke
     def refuse(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(command_line, "upscale", refuse)
+    monkeypatch.setattr(command_line, "restore_file", refuse)
     assert upscaled("-i", "photos", "-o", "out") == 1
     assert "photos/a.png: out of memory; choose a smaller --tile" in capsys.readouterr().err
 
 
 def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch):
-    monkeypatch.setattr(command_line, "upscale", lambda lq, *a, **k: torch.full((1, 3, 48, 36), torch.nan))
+    nothing = lambda net, *_: (net.den, lambda lq, idr: torch.full((1, 3, 48, 36), torch.nan))  # noqa: E731
+    monkeypatch.setattr(upscaler, "network_functions", nothing)
     assert upscaled("-i", "photos/a.png", "-o", "out") == 1
     assert "a.png: the output is not finite" in capsys.readouterr().err
     assert not outputs("out")
@@ -289,9 +296,9 @@ def test_the_type_is_the_fast_one_unless_one_is_asked_for(folder, monkeypatch, a
         return network_functions(net)
 
     if fast:
-        monkeypatch.setattr(command_line, "fast_dtype", lambda device: fast)
-    monkeypatch.setattr(command_line, "network_functions", functions)
-    monkeypatch.setattr(command_line, "backend_functions", functions)
+        monkeypatch.setattr(upscaler, "fast_dtype", lambda device: fast)
+    monkeypatch.setattr(upscaler, "network_functions", functions)
+    monkeypatch.setattr(upscaler, "backend_functions", functions)
     assert upscaled("-i", "photos/a.png", "-o", "out", *arguments) == 0
     assert seen == [used]
 
@@ -310,20 +317,21 @@ def story(folder, monkeypatch):
     for name in "bcd":
         Path(f"photos/{name}.png").write_bytes(Path("photos/a.png").read_bytes())
     Path("photos/sub/b.png").unlink()
-    upscale, write = command_line.upscale, command_line.write_picture
+    restore_file, write = command_line.restore_file, command_line.write_pixels
 
-    def restore(*arguments, title, **options):
-        story.append(f"restores {title}")
-        return upscale(*arguments, **options)
+    def restore(source, *arguments, **options):
+        story.append(f"restores {source.name}")
+        return restore_file(source, *arguments, **options)
 
-    def slow(picture, path):
+    def slow(pixels, side, path, quality):
         story.append(f"writes {path.name}")
         time.sleep(0.2)
-        write(picture, path)
+        notes = write(pixels, side, path, quality)
         story.append(f"wrote {path.name}")
+        return notes
 
-    monkeypatch.setattr(command_line, "upscale", restore)
-    monkeypatch.setattr(command_line, "write_picture", slow)
+    monkeypatch.setattr(command_line, "restore_file", restore)
+    monkeypatch.setattr(command_line, "write_pixels", slow)
     return story
 
 
@@ -344,37 +352,37 @@ def test_what_cannot_be_written_is_told_and_counted_in_the_order_of_the_files(st
     lines = [line for line in told.err.splitlines() if "png" in line and "%" not in line]
     assert lines[0].startswith("error: out/a.png: cannot be written")
     assert lines[1].startswith("error: photos/b.png: cannot be decoded")
-    assert "2 upscaled, 0 left as they were, 2 failed" in told.out
+    assert "2 upscaled, 0 skipped, 2 failed" in told.out
     assert Image.open("out/c.png").size == (36, 48)
 
 
 def test_memory_that_is_short_for_the_file_itself_is_told(story, capsys, monkeypatch):
-    def refuse(picture, path):
+    def refuse(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(command_line, "write_picture", refuse)
+    monkeypatch.setattr(command_line, "write_pixels", refuse)
     assert upscaled("-i", "photos", "-o", "out") == 1
     assert capsys.readouterr().err.count("out of memory; choose a smaller --tile") == 4
 
 
 def test_a_fault_of_the_writer_is_not_swallowed(story, monkeypatch):
-    def fail(picture, path):
+    def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(command_line, "write_picture", fail)
+    monkeypatch.setattr(command_line, "write_pixels", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         upscaled("-i", "photos", "-o", "out")
 
 
 def test_an_interruption_leaves_whole_files_only(story, monkeypatch):
-    restore = command_line.upscale
+    restore = command_line.restore_file
 
-    def interrupted(*arguments, title, **options):
-        if title == "b.png":
+    def interrupted(source, *arguments, **options):
+        if source.name == "b.png":
             raise KeyboardInterrupt
-        return restore(*arguments, title=title, **options)
+        return restore(source, *arguments, **options)
 
-    monkeypatch.setattr(command_line, "upscale", interrupted)
+    monkeypatch.setattr(command_line, "restore_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         upscaled("-i", "photos", "-o", "out")
     assert story == ["restores a.png", "writes a.png", "wrote a.png"]
@@ -386,12 +394,12 @@ def test_a_picture_is_let_go_before_the_one_after_the_next(folder, monkeypatch):
     """An error keeps the frames in which it was raised, and with them what they hold."""
     alive = []
 
-    def short(lq, *arguments, **options):
-        alive.append(weakref.ref(lq))
+    def short(colour, *arguments, **options):
+        alive.append(weakref.ref(colour))
         assert sum(reference() is not None for reference in alive) == 1
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(command_line, "upscale", short)
+    monkeypatch.setattr(photograph, "_restore", short)
     assert upscaled("-i", "photos", "-o", "out") == 1
     assert len(alive) == 2
 

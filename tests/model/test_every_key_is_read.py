@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 from basicsr.archs import build_network
+from PIL import Image
 
 import mrda_loss  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_data.lr_set import write_lr_set
+from mrda_data.sources import BundledSource
 from mrda_model import base_model, idr_target
 from mrda_options import command_line, read_options
 from mrda_pipeline import train_pipeline as pipeline
@@ -32,6 +34,8 @@ VARIANTS = {
         {"type": "isotropic", "sigma": [1.0, 2.0]},
         {"type": "anisotropic", "sigma_x": [1.0, 2.0], "sigma_y": [1.0, 2.0], "noise_sigma_255": [0.0, 5.0]},
         {"type": "realesrgan"},
+        {"type": "photo"},
+        {"type": "mixture", "of": [{"weight": 1.0, "type": "bicubic"}, {"weight": 1.0, "type": "photo"}]},
     ],
     "pixel_opt": [{"type": "L1Loss"}, {"type": "MSELoss"}, {"type": "CharbonnierLoss"}],
     "scheduler": [{"type": "MultiStepLR"}, {"type": "CosineAnnealingLR"}],
@@ -162,6 +166,16 @@ def with_lr_set(folder) -> dict:
     return {**VAL_SET, "dataroot_lq": str(folder / "lr")}
 
 
+def with_pairs(folder) -> dict:
+    """A set of one LR image with its ground truth."""
+    hr = Image.fromarray(BundledSource("test").read(0)[:208, :208])
+    for name, image in {"pairs/hr/a.png": hr, "pairs/lr/ax4.png": hr.reduce(4)}.items():
+        (folder / name).parent.mkdir(parents=True)
+        image.save(folder / name)
+    roots = {"dataroot_gt": str(folder / "pairs/hr"), "dataroot_lq": str(folder / "pairs/lr")}
+    return {"name": "Pairs", "type": "PairedDataset", **roots, "lq_template": "{name}x4", "max_images": 1}
+
+
 def with_alexnet(folder) -> dict:
     """Metrics, LPIPS with random weights."""
     torch.save(alexnet(), folder / "alexnet.pth")
@@ -181,7 +195,7 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
     run, given, read = record
     opt = stage_options(stage, tmp_path)
     opt["datasets"]["train"].update(contrast=[0.5, 2.0], cache="mmap", cache_folder=str(tmp_path))
-    opt["datasets"]["val"] = with_lr_set(tmp_path)
+    opt["datasets"] |= {"val": with_lr_set(tmp_path), "val_pairs": with_pairs(tmp_path)}
     opt["val"] = {"val_freq": 2, "metrics": with_alexnet(tmp_path), "save_best": "psnr"}
     opt["val"]["metrics"]["psnr"]["better"] = "higher"
     opt["train"].update(total_iter=2, clip_grad_norm=1.0)
@@ -204,7 +218,7 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
 def test_a_test_reads_every_key(record, tmp_path):
     run, given, read = record
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
-    opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET}
+    opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET, "test_pairs": with_pairs(tmp_path)}
     opt["val"] = {"metrics": with_alexnet(tmp_path)}
     opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS}
     run(run_test, opt)

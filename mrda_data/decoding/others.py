@@ -1,0 +1,81 @@
+"""BMP, WebP, HEIC, AVIF: as Pillow decodes them. GIF and other formats: refused by name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, features
+
+from mrda_data.decoding.pixels import DAMAGED, Decoder, Pixels, Refused
+
+_EXTRA = "pip install '.[heif]'"
+
+
+@contextmanager
+def opened(data: bytes, kind: str) -> Iterator[Image.Image]:
+    """A still picture as Pillow opens it.
+
+    Raises:
+        Refused: damaged, animated, or there is no decoder.
+    """
+    if kind == "HEIF":
+        _register_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        raise Refused(f"an AVIF file, which this Pillow does not read; {_EXTRA}")
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            if kind != "HEIF" and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise Refused(f"an animated {kind} of {frames} pictures; save one of them as PNG")
+            yield image
+    except Refused:
+        raise
+    except Image.DecompressionBombError:
+        raise  # of the caller, whose limit is lower
+    except UnidentifiedImageError as error:
+        raise Refused(DAMAGED) from error
+    except Exception as error:  # whatever a damaged or hostile file makes of the decoder
+        if "nsupported BMP" in str(error):
+            raise Refused(f"a BMP of a layout that cannot be read ({error}); convert it to PNG") from error
+        raise Refused(DAMAGED) from error
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise Refused(f"a HEIC photograph, for which pillow-heif is not installed; {_EXTRA}") from error
+    pillow_heif.register_heif_opener()
+
+
+def _pillow(kind: str) -> Decoder:
+    def size(data: bytes) -> tuple[int, int]:
+        with opened(data, kind) as image:
+            return image.height, image.width
+
+    def pixels(data: bytes) -> Pixels:
+        with opened(data, kind) as image:
+            has_alpha = image.has_transparency_data
+            is_gray = image.mode in ("1", "L", "LA")
+            image = np.asarray(image.convert("RGBA" if has_alpha else "L" if is_gray else "RGB"))
+        image = image.reshape(*image.shape[:2], -1)
+        colour = image[..., :1] if is_gray else image[..., :3]
+        return Pixels(colour, image[..., 3:] if has_alpha else None)
+
+    return Decoder(size, pixels)
+
+
+def _refuse(data: bytes) -> Pixels:
+    try:
+        with Image.open(io.BytesIO(data), formats=("GIF",)) as image:
+            frames = getattr(image, "n_frames", 1)
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise Refused(DAMAGED) from error
+    which = f"an animated GIF of {frames} pictures" if frames > 1 else "a GIF"
+    raise Refused(f"{which}, no PNG, JPEG, BMP, WebP, TIFF or PNM image; save it as PNG")
+
+
+BMP, WEBP, HEIF, AVIF = (_pillow(kind) for kind in ("BMP", "WEBP", "HEIF", "AVIF"))
+GIF = Decoder(lambda data: _refuse(data) and (0, 0), _refuse)

@@ -1,0 +1,77 @@
+"""Which files of a folder are images; phones, Macs and Windows put others beside them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from pathlib import Path
+from typing import NamedTuple
+
+from mrda_data.images import SUFFIXES, ImageError
+
+NO_FILES = ("thumbs.db", "desktop.ini", "sha256sums", "prepare_data.jsonl")  # of systems, and of this project
+NO_FOLDERS = ("__macosx", "$recycle.bin")
+
+
+class Listing(NamedTuple):
+    """What lies below a folder."""
+
+    names: list[str]
+    """Of images, POSIX and relative, sorted."""
+    others: Counter[str]
+    """Suffix of other files -> how many."""
+
+    def left_out(self) -> str:
+        """The other files in words: `left out: 2 .gif, 1 .txt`; nothing if there is none."""
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
+        return f"left out: {counts}" if counts else ""
+
+
+def list_images(folder: str | Path) -> Listing:
+    """All images below a folder, sub-folders and links to folders included, each folder once.
+
+    Hidden files and folders, `__MACOSX`, `Thumbs.db` and the like are passed over.
+
+    Raises:
+        ImageError: no folder of this name, no image in it, or a sub-folder that cannot be listed.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    names, others, seen = [], Counter(), set()
+    pending, links = deque([root]), deque()
+    while pending or links:
+        here = pending.popleft() if pending else links.popleft()  # what is linked may lie here under its own name
+        for entry in _entries(here, seen):
+            path = here / entry.name
+            if entry.is_dir():
+                (links if entry.is_symlink() else pending).append(path)
+            elif path.suffix.lower() in SUFFIXES and entry.is_file():
+                names.append(path.relative_to(root).as_posix())
+            elif entry.is_file():
+                others[path.suffix.lower() or "without suffix"] += 1
+    listing = Listing(sorted(names), others)
+    if not names:
+        found = listing.left_out()
+        raise ImageError(
+            f"{folder}: no image in it (looked for {' '.join(SUFFIXES)}, sub-folders included)"
+            + (f"; {found}" if found else "")
+        )
+    return listing
+
+
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
+    """What a folder holds and is not passed over; nothing if it was listed before."""
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return []
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from error
+    return sorted(
+        (entry for entry in found if entry.name.lower() not in (NO_FOLDERS if entry.is_dir() else NO_FILES)),
+        key=lambda entry: entry.name,
+    )

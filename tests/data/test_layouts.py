@@ -1,0 +1,402 @@
+"""Every layout that files of photographs have is read as it was written by another library, or refused by its name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mrda_data.images import ImageError, decode, decode_rgb8
+
+SHAPES = [(7, 5), (33, 18), (1, 1)]
+
+
+def noise(shape, channels=1, bits=8, seed=0):
+    kind = np.uint8 if bits <= 8 else np.uint16
+    return np.random.default_rng(seed).integers(0, 2**bits, (*shape, channels), dtype=kind)
+
+
+def scaled(values, bits):
+    """To 8 or 16 bits."""
+    kind = np.uint8 if bits <= 8 else np.uint16
+    return np.rint(values.astype(np.int64) * np.iinfo(kind).max / (2**bits - 1)).astype(kind)
+
+
+def tiff(values, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, metadata=None, **options)
+    return file.getvalue()
+
+
+def planes(values):
+    return np.ascontiguousarray(np.moveaxis(values, -1, 0))
+
+
+def pillow(values, kind, mode=None, **options):
+    file = io.BytesIO()
+    image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def opencv(values, suffix):
+    order = [0] if values.shape[2] == 1 else [2, 1, 0, 3][: values.shape[2]]
+    return cv2.imencode(suffix, np.ascontiguousarray(values[..., order]))[1].tobytes()
+
+
+def tiffs(shape):
+    """Name -> bytes, colour, alpha."""
+    for bits in (8, 16):
+        limit = 2**bits - 1
+        gray, rgb, rgba = (noise(shape, n, bits) for n in (1, 3, 4))
+        premultiplied = rgba.copy()
+        premultiplied[..., :3] = (rgba[..., :3].astype(np.int64) * rgba[..., 3:] + limit // 2) // limit
+        share = np.maximum(rgba[..., 3:].astype(np.float64), 1)
+        unmultiplied = np.minimum(np.rint(premultiplied[..., :3].astype(np.float64) * limit / share), limit)
+        yield f"gray {bits}", tiff(gray[..., 0], photometric="minisblack"), gray, None
+        yield f"white is zero {bits}", tiff(limit - gray[..., 0], photometric="miniswhite"), gray, None
+        for planar in ("contig", "separate"):
+            for compression in (None, "zlib", "lzw", "packbits"):
+                values = planes(rgb) if planar == "separate" else rgb
+                options = {"photometric": "rgb", "planarconfig": planar, "compression": compression}
+                yield f"rgb {bits} {planar} {compression}", tiff(values, **options), rgb, None
+            for kind, colour in (("unassalpha", rgba[..., :3]), ("assocalpha", unmultiplied)):
+                written = premultiplied if kind == "assocalpha" else rgba
+                written = planes(written) if planar == "separate" else written
+                options = {"photometric": "rgb", "planarconfig": planar, "extrasamples": [kind]}
+                yield f"{kind} {bits} {planar}", tiff(written, **options), colour, rgba[..., 3:]
+            values = planes(rgba) if planar == "separate" else rgba
+            options = {"photometric": "rgb", "planarconfig": planar, "extrasamples": ["unspecified"]}
+            yield f"unspecified {bits} {planar}", tiff(values, **options), rgb_of(rgba), None
+            five = np.concatenate([rgba[..., :3], gray, rgba[..., 3:]], axis=2)
+            values = planes(five) if planar == "separate" else five
+            options = {"photometric": "rgb", "planarconfig": planar, "extrasamples": ["unspecified", "unassalpha"]}
+            yield f"unspecified and alpha {bits} {planar}", tiff(values, **options), rgb_of(rgba), rgba[..., 3:]
+        two = np.concatenate([gray, rgba[..., 3:]], axis=2)
+        options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+        yield f"gray with alpha {bits}", tiff(two, **options), gray, rgba[..., 3:]
+        yield f"tiles {bits}", tiff(rgb, photometric="rgb", tile=(16, 16)), rgb, None
+        separate = {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16), "compression": "zlib"}
+        yield f"tiles of planes {bits}", tiff(planes(rgb), **separate), rgb, None
+        yield f"predictor {bits}", tiff(rgb, photometric="rgb", compression="lzw", predictor=True), rgb, None
+        yield f"big endian {bits}", tiff(rgb, photometric="rgb", byteorder=">"), rgb, None
+        yield f"BigTIFF {bits}", tiff(rgb, photometric="rgb", bigtiff=True), rgb, None
+        yield f"one row a strip {bits}", tiff(rgb, photometric="rgb", rowsperstrip=1), rgb, None
+        ink = noise(shape, 4, bits).astype(np.int64)
+        light = np.rint((limit - ink[..., :3]) * (limit - ink[..., 3:]) / limit)
+        yield f"CMYK {bits}", tiff(ink.astype(rgb.dtype), photometric="separated"), light, None
+        yield f"OpenCV {bits}", opencv(rgb, ".tif"), rgb, None
+        yield f"OpenCV gray {bits}", opencv(gray, ".tif"), gray, None
+    for bits in (2, 4, 6, 10, 12, 14):
+        values = noise(shape, 1, bits)
+        written = tiff(values[..., 0], photometric="minisblack", bitspersample=bits)
+        yield f"gray {bits}", written, scaled(values, bits), None
+    values = noise(shape, 3, 12)
+    yield "rgb 12", tiff(values, photometric="rgb", bitspersample=12), scaled(values, 12), None
+    colours = np.random.default_rng(1).integers(0, 256, (3, 256), dtype=np.uint16)
+    index = noise(shape)
+    for name, table in (("by 256", colours * 256), ("by 257", colours * 257)):
+        options = {"photometric": "palette", "colormap": table}
+        yield f"palette {name}", tiff(index[..., 0], **options), np.moveaxis(colours[:, index[..., 0]], 0, -1), None
+    bilevel = noise(shape, 1, 1)
+    yield "1 bit", pillow(bilevel * 255, "TIFF", "1"), bilevel * 255, None
+    yield "1 bit, group 4", pillow(bilevel * 255, "TIFF", "1", compression="group4"), bilevel * 255, None
+    yield "Pillow rgba", pillow(noise(shape, 4), "TIFF"), rgb_of(noise(shape, 4)), noise(shape, 4)[..., 3:]
+    yield "Pillow gray 16", pillow(noise(shape, 1, 16), "TIFF"), noise(shape, 1, 16), None
+    for quality in (90,):
+        written = pillow(noise(shape, 3), "TIFF", compression="jpeg", quality=quality)
+        with Image.open(io.BytesIO(written)) as image:
+            yield "JPEG", written, np.asarray(image.convert("RGB")), None
+
+
+def rgb_of(rgba):
+    return rgba[..., :3]
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(values, bits, key=None):
+    """Written by hand: gray or RGB, without filters."""
+    height, width, channels = values.shape
+    if bits == 16:
+        rows = values.astype(">u2").tobytes()
+    elif bits == 8:
+        rows = values.tobytes()
+    else:
+        digits = np.unpackbits(values, axis=2)[..., 8 - bits :].reshape(height, -1)
+        rows = np.packbits(digits, axis=1).tobytes()
+    step = len(rows) // height
+    lines = b"".join(b"\0" + rows[at : at + step] for at in range(0, len(rows), step))
+    header = struct.pack(">IIBBBBB", width, height, bits, 0 if channels == 1 else 2, 0, 0, 0)
+    transparent = b"" if key is None else chunk(b"tRNS", struct.pack(f">{channels}H", *key))
+    parts = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def pngs(shape):
+    for bits in (1, 2, 4, 8, 16):
+        gray = noise(shape, 1, bits)
+        key = int(gray[0, 0, 0])
+        limit = 65535 if bits == 16 else 255
+        alpha = np.where(gray == key, 0, limit)
+        yield f"gray {bits}", png(gray, bits), scaled(gray, bits), None
+        yield f"gray {bits} with a transparent one", png(gray, bits, [key]), scaled(gray, bits), alpha
+    for bits in (8, 16):
+        rgb = noise(shape, 3, bits)
+        key = [int(value) for value in rgb[0, 0]]
+        alpha = np.where((rgb == rgb[0, 0]).all(axis=2, keepdims=True), 0, 2**bits - 1)
+        yield f"rgb {bits}", png(rgb, bits), rgb, None
+        yield f"rgb {bits} with a transparent one", png(rgb, bits, key), rgb, alpha
+        rgba = noise(shape, 4, bits)
+        yield f"OpenCV rgba {bits}", opencv(rgba, ".png"), rgba[..., :3], rgba[..., 3:]
+        yield f"OpenCV gray {bits}", opencv(noise(shape, 1, bits), ".png"), noise(shape, 1, bits), None
+        two = noise(shape, 2, bits)
+        yield f"imagecodecs gray with alpha {bits}", imagecodecs.png_encode(two), two[..., :1], two[..., 1:]
+    palette = Image.fromarray(noise(shape, 3)).quantize(13)
+    colours = np.asarray(palette.convert("RGB"))
+    for name, options in {
+        "": {},
+        "with a transparent one": {"transparency": 0},
+        "with alphas": {"transparency": bytes(range(0, 130, 10))},
+        "of 4 bits": {"bits": 4},
+    }.items():
+        file = io.BytesIO()
+        palette.save(file, "PNG", **options)
+        alpha = None
+        if name.startswith("with"):
+            table = np.full(256, 255)
+            table[:13] = np.arange(0, 130, 10) if "alphas" in name else [0, *[255] * 12]
+            alpha = table[np.asarray(palette)][..., None]
+        yield f"palette {name}", file.getvalue(), colours, alpha
+
+
+def pnms(shape):
+    size = b"%d %d" % shape[::-1]
+    for highest in (1, 15, 100, 255, 256, 1023, 4095, 65535):
+        for channels, kind in ((1, b"P5"), (3, b"P6")):
+            values = np.random.default_rng(2).integers(0, highest + 1, (*shape, channels))
+            raw = values.astype(">u2" if highest > 255 else "u1").tobytes()
+            limit = 255 if highest <= 255 else 65535
+            expected = np.rint(values * limit / highest)
+            written = b"%s\n# from a camera\n%s\n%d\n" % (kind, size, highest) + raw
+            yield f"{kind.decode()} {highest}", written, expected, None
+            plain = {b"P5": b"P2", b"P6": b"P3"}[kind]
+            text = " ".join(map(str, values.ravel())).encode()
+            yield f"{plain.decode()} {highest}", b"%s %s\t%d\n" % (plain, size, highest) + text, expected, None
+    bits = noise(shape, 1, 1)
+    yield "P1", b"P1 " + size + b"\n" + "".join(map(str, bits.ravel())).encode(), (1 - bits) * 255, None
+    yield "P4", b"P4 " + size + b"\n" + np.packbits(bits[..., 0], axis=1).tobytes(), (1 - bits) * 255, None
+    yield "Pillow", pillow(noise(shape, 3), "PPM"), noise(shape, 3), None
+    yield "OpenCV 16", opencv(noise(shape, 3, 16), ".ppm"), noise(shape, 3, 16), None
+
+
+def bmp(values, bits, masks=(), version=40):
+    """Written by hand; rows from below, `values` already packed: (H, W) integers of so many bits."""
+    height, width = values.shape
+    rows = b""
+    for row in values[::-1]:
+        data = row.astype("<u2" if bits == 16 else "<u4").tobytes()
+        rows += data + bytes(-len(data) % 4)
+    fields = b"".join(struct.pack("<I", mask) for mask in masks)
+    more = fields if version == 40 else (fields + bytes(version - 40 - len(fields)))
+    header = struct.pack("<IiiHHIIiiII", version, width, height, 1, bits, 3 if masks else 0, len(rows), 0, 0, 0, 0)
+    header += more
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
+
+
+def bmps(shape):
+    rgb, rgba = noise(shape, 3), noise(shape, 4)
+    wide = [channel.astype(np.uint32) for channel in np.moveaxis(rgba, -1, 0)]
+    packed = wide[2] | wide[1] << 8 | wide[0] << 16
+    usual = (0xFF0000, 0xFF00, 0xFF)
+    yield "Pillow", pillow(rgb, "BMP"), rgb, None
+    yield "Pillow gray", pillow(noise(shape), "BMP"), noise(shape), None
+    yield "Pillow 1 bit", pillow(noise(shape, 1, 1) * 255, "BMP", "1"), noise(shape, 1, 1) * 255, None
+    palette = Image.fromarray(rgb).quantize(13)
+    file = io.BytesIO()
+    palette.save(file, "BMP")
+    yield "palette", file.getvalue(), np.asarray(palette.convert("RGB")), None
+    yield "32 bits without mask", bmp(packed, 32), rgba[..., :3], None
+    yield "32 bits with masks of colour", bmp(packed, 32, usual), rgba[..., :3], None
+    yield "32 bits with masks, none of alpha", bmp(packed, 32, (*usual, 0), 108), rgba[..., :3], None
+    with_alpha = bmp(packed | wide[3] << 24, 32, (*usual, 0xFF000000), 108)
+    yield "32 bits with alpha", with_alpha, rgba[..., :3], rgba[..., 3:]
+    small = [noise(shape, 1, bits, seed).astype(np.uint32)[..., 0] for bits, seed in ((5, 1), (6, 2), (5, 3))]
+    for name, written in {
+        "565": bmp(small[0] << 11 | small[1] << 5 | small[2], 16, (0xF800, 0x7E0, 0x1F)),
+        "555": bmp(small[0] << 10 | (small[1] & 31) << 5 | small[2], 16),
+    }.items():
+        with Image.open(io.BytesIO(written)) as image:  # how 5 bits become 8 is everybody's own choice
+            yield name, written, np.asarray(image.convert("RGB")), None
+
+
+def jpegs_and_webps(shape):
+    rgb = noise(shape, 3)
+    for mode in ("L", "RGB", "CMYK"):
+        for options in ({}, {"progressive": True}, {"subsampling": 0}):
+            written = pillow(rgb, "JPEG", mode, **options)
+            with Image.open(io.BytesIO(written)) as image:
+                expected = np.asarray(image if mode == "L" else image.convert("RGB"))
+            yield f"JPEG {mode} {options}", written, expected.reshape(*shape, -1), None
+    written = pillow(rgb, "JPEG", keep_rgb=True)
+    with Image.open(io.BytesIO(written)) as image:
+        yield "JPEG of plain RGB", written, np.asarray(image), None
+    yield "WebP", pillow(rgb, "WEBP", lossless=True), rgb, None
+    rgba = noise(shape, 4)
+    yield "WebP with alpha", pillow(rgba, "WEBP", lossless=True, exact=True), rgba[..., :3], rgba[..., 3:]
+
+
+CONTAINERS = {"TIFF": tiffs, "PNG": pngs, "PNM": pnms, "BMP": bmps, "JPEG and WebP": jpegs_and_webps}
+LAYOUTS = [(container, case[0]) for container, cases in CONTAINERS.items() for case in cases((3, 4))]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_layout_is_read_exactly(container, shape):
+    wrong = []
+    for name, data, colour, alpha in CONTAINERS[container](shape):
+        try:
+            pixels = decode(np.frombuffer(data, np.uint8), name)
+        except ImageError as error:
+            wrong.append(str(error))
+            continue
+        if not np.array_equal(pixels.colour, colour):
+            wrong.append(f"{name}: colours {pixels.colour.shape} {pixels.colour.dtype}")
+        if (alpha is None) != (pixels.alpha is None) or not (alpha is None or np.array_equal(pixels.alpha, alpha)):
+            wrong.append(f"{name}: alpha")
+    assert wrong == []
+
+
+def test_there_are_many_layouts():
+    assert len(set(LAYOUTS)) == len(LAYOUTS) > 130
+
+
+def apng():
+    frames = [Image.fromarray(noise((4, 5), 3, 8, seed)) for seed in (0, 1)]
+    return {kind: saved(frames, kind) for kind in ("PNG", "GIF", "WEBP", "TIFF")}
+
+
+def saved(frames, kind):
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def refused():
+    shape = (6, 7)
+    rgb, gray = noise(shape, 3), noise(shape)[..., 0]
+    several = apng()
+    cfa = tiff(gray, photometric="cfa", extratags=[(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)])
+    return {
+        "float": (tiff(rgb.astype(np.float32), photometric="rgb"), "32-bit ieeefp samples"),
+        "half": (tiff(rgb.astype(np.float16), photometric="rgb"), "16-bit ieeefp samples"),
+        "signed": (tiff(gray.astype(np.int16), photometric="minisblack"), "16-bit int samples"),
+        "32 bits": (tiff(gray.astype(np.uint32), photometric="minisblack"), "32-bit uint samples"),
+        "complex": (tiff(gray.astype(np.complex64), photometric="minisblack"), "64-bit complexieeefp samples"),
+        "CIELab": (tiff(rgb, photometric="cielab"), "colours CIELAB"),
+        "YCbCr": (tiff(rgb, photometric="ycbcr"), "YCbCr colours that are no JPEG"),
+        "mosaic": (cfa, "a raw photograph; develop it"),
+        "volume": (tiff(np.stack([gray] * 16), photometric="minisblack", volumetric=True, tile=(16, 16, 16)), "layers"),
+        "pages": (several["TIFF"], "a TIFF of 2 pictures"),
+        "ImageJ stack": (imagej(np.stack([gray] * 3)), "a TIFF of 3 pictures"),
+        "APNG": (several["PNG"], "an animated PNG of 2 pictures"),
+        "animated WebP": (several["WEBP"], "an animated WEBP of 2 pictures"),
+        "animated GIF": (several["GIF"], "an animated GIF of 2 pictures"),
+        "GIF": (pillow(rgb, "GIF"), "a GIF, no PNG"),
+        "two PNM": (2 * pillow(rgb, "PPM"), "a PNM of several pictures"),
+        "PNM above maxval": (b"P5 2 1 7\n\x07\x08", "values above its maxval"),
+        "PNM without maxval": (b"P5 2 1 0\n\x00\x00", "maxval 0"),
+        "12-bit JPEG": (imagecodecs.jpeg8_encode(noise(shape, 3, 12), bitspersample=12), "a JPEG of 12 bits"),
+        "BMP of odd masks": (bmp(noise(shape, 1, 16)[..., 0], 16, (0xF000, 0xF00, 0xF0)), "a BMP of a layout"),
+    }
+
+
+def imagej(values):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, imagej=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("data", "message"), refused().values(), ids=refused())
+def test_other_layouts_are_refused_by_their_name(data, message):
+    with pytest.raises(ImageError, match=rf"^x: .*{message}") as caught:
+        decode(np.frombuffer(data, np.uint8), "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_thumbnail_is_no_second_picture():
+    rgb, small = noise((90, 60), 3), noise((9, 6), 3)
+    for flags in ((0, 1), (1, 0), (0, 0)):
+        file = io.BytesIO()
+        pictures = [small, rgb] if flags[0] else [rgb, small]
+        with tifffile.TiffWriter(file) as writer:
+            for values, flag in zip(pictures, flags, strict=True):
+                writer.write(values, photometric="rgb", metadata=None, subfiletype=flag)
+        np.testing.assert_array_equal(decode_rgb8(np.frombuffer(file.getvalue(), np.uint8), "x"), rgb)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_tiff_is_applied(orientation):
+    rgb = noise((7, 5), 3)
+    data = tiff(rgb, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    exif = Image.Exif()
+    exif[274] = orientation
+    expected = rgb
+    if orientation > 1:
+        turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}[orientation]
+        expected = np.asarray(Image.fromarray(rgb).transpose(Image.Transpose(turned)))
+    np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), expected)
+
+
+def motion_photo(rgb):
+    """A JPEG with a film behind it, in which there are as many scans as anybody likes."""
+    return pillow(rgb, "JPEG") + b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 5000
+
+
+def test_what_lies_behind_a_picture_does_not_count():
+    rgb = noise((20, 30), 3)
+    data = motion_photo(rgb)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
+
+
+@pytest.mark.timeout(20)
+def test_fill_bytes_and_directories_without_end_take_no_time():
+    data = pillow(noise((20, 30), 3), "JPEG")
+    filled = data[:2] + b"\xff" * 5_000_000 + data[3:]
+    assert decode_rgb8(np.frombuffer(filled, np.uint8), "x").shape == (20, 30, 3)
+    sides = b"".join(struct.pack("<HHII", tag, 3, 1, 1) for tag in (256, 257, 258, 259, 262, 273, 277, 278, 279))
+    starts = range(8, 8 + 20_000 * 114, 114)  # of directories of nine entries
+    directories = b"".join(struct.pack("<H", 9) + sides + struct.pack("<I", start + 114) for start in starts)
+    with pytest.raises(ImageError, match="a TIFF of more than 16 pictures"):
+        decode(np.frombuffer(b"II*\0" + struct.pack("<I", 8) + directories, np.uint8), "x")
+
+
+def test_the_size_is_that_of_the_header_that_the_decoder_reads():
+    """Comments and white space of a PNM, where decoders disagree."""
+    data = b"P5\n#1 1\n3 #\r\n2\n255\n" + bytes(range(6))
+    np.testing.assert_array_equal(decode(np.frombuffer(data, np.uint8), "x").colour[..., 0], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_heic_and_avif_are_read(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    rgb = np.tile(noise((4, 4), 3), (8, 10, 1))
+    for kind in ("HEIF", "AVIF"):
+        data = pillow(rgb, kind, quality=100)
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
+
+
+def test_without_pillow_heif_a_heic_photograph_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"pillow-heif is not installed; pip install '\.\[heif\]'"):
+        decode(np.frombuffer(b"\0\0\0\x18ftypheic" + bytes(40), np.uint8), "x")
