@@ -32,8 +32,8 @@ class BenchmarkDataset(Dataset):
             `dataroot_lq`, a folder of `write_lr_set`, or its LMDB, to read the LR images from; optional `max_images`
             and `max_side` (pixels of gt, a central crop) keep validation during training short.
 
-    Images that cannot be read or are too small for the kernel are no items; `left_out` has a line for each. `sizes` has
-    the (height, width) of the others' gt.
+    Images that cannot be read or are too small for the kernel are no items; `left_out` has a line for each. `sr_sizes`
+    has the (height, width) of the others' gt by name, `sizes` those that there are.
 
     Raises:
         ImageError: no image that can be used, one that is not the LR set's, or `max_side` below what the kernel needs.
@@ -54,7 +54,11 @@ class BenchmarkDataset(Dataset):
         self.left_out: list[str] = []
         found = check_source(self.source, smallest, self.source.names[: opt.get("max_images")], self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
-        self.sizes = {tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size) for size in found.values()}
+        self.sr_sizes = {
+            self.source.names[i]: tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size)
+            for i, size in found.items()
+        }
+        self.sizes = set(self.sr_sizes.values())
         self.lr_set = None
         if "dataroot_lq" in opt:
             files = [lr_file(case.label, name) for name in self.names for case in self.cases]

@@ -48,6 +48,7 @@ class PairedDataset(Dataset):
                     f"{self.opt['name']}: {lq_name} has {lq_size[0]}x{lq_size[1]} pixels and its ground truth "
                     f"{gt_name} {gt_size[0]}x{gt_size[1]}, which is not {self.opt['scale']} times as much"
                 )
+        self.sr_sizes = {lq_name: gt_sizes[gt_name] for gt_name, lq_name in self.pairs}  # by the LR image's name
         return set(gt_sizes.values())
 
     def __len__(self) -> int:

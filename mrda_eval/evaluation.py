@@ -32,6 +32,8 @@ class Item(NamedTuple):
     """(1, 3, scale h, scale w), where it is known."""
     task: Task | None = None
     """Degradation of lq, where it is known."""
+    where: tuple[str, str, str] = ("", "", "")
+    """Data set, image and kernel."""
 
 
 Restorer = Callable[[Item], Tensor]
@@ -96,8 +98,8 @@ def evaluate(
     for index in progress_bar(dataset.opt["name"], rank == 0, own, leave=False):
         data = dataset[index]
         gt = data["gt"][None].to(device) if "gt" in data else None
-        item = Item(data["lq"][None].to(device), gt, data.get("task"))
         where = dataset.opt["name"], data["lq_path"], data["kernel"]
+        item = Item(data["lq"][None].to(device), gt, data.get("task"), where)
         gt_image = _to_image(gt, "ground truth") if gt is not None else None
         # first: it would spoil every method's output
         lq_image = _to_image(item.lq, f"degradation of {' '.join(where)}", "look at its options")

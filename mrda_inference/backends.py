@@ -24,6 +24,7 @@ Run = Callable[..., np.ndarray]
 """Inputs of a graph -> its output."""
 PRECISIONS = {"onnx": {torch.float32: "f32"}, "openvino": {torch.float32: "f32", torch.bfloat16: "bf16"}}
 """What each backend computes in, and OpenVINO's names for it."""
+CACHE = "backends.json"
 MEASURED_SIDE = 128  # pixels, of the image by which backends are compared
 
 
@@ -37,7 +38,7 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; pip install '.[{name}]'") from error
+        raise UserError(f'{error.name} is not installed; pip install ".[{name}]"') from error
 
 
 def backend_functions(
@@ -90,15 +91,13 @@ def automatic_backend(net: MRDANet) -> Literal["torch", "openvino"]:
     if known["modulation"] != "rdam":
         return "torch"
     key = json.dumps([known, versions, platform.node(), torch.get_num_threads()], sort_keys=True)
-    path = user_cache() / "backends.json"
-    try:
-        answers = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # not there, or damaged
-        answers = {}
+    answers: dict[str, str] = {}
+    with suppress(OSError, RuntimeError, ValueError, TypeError):  # not there, damaged, or nobody's home
+        answers = dict(json.loads((user_cache() / CACHE).read_text(encoding="utf-8")))
     if answers.get(key) not in ("torch", "openvino"):
         answers[key] = min(("torch", "openvino"), key=lambda name: _seconds(net, name))
-        with suppress(UserError):  # then it is measured again
-            write_text(json.dumps(answers), path)
+        with suppress(UserError, RuntimeError):  # then it is measured again
+            write_text(json.dumps(answers), user_cache() / CACHE)
     return answers[key]
 
 

@@ -24,6 +24,7 @@ from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
+from mrda_utils import __version__
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
@@ -40,6 +41,7 @@ def main() -> None:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mrda-upscale", description="Upscale photographs.")
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
@@ -69,12 +71,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend",
-        choices=["torch", "onnx", "openvino"],
+        choices=["auto", "torch", "onnx", "openvino"],
         default="torch",
-        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install '.[openvino]'",
+        help="what computes (default torch); onnx (onnxruntime) and openvino: on the CPU, installed by "
+        'pip install ".[openvino]"; auto: openvino where it is installed and faster, measured once',
     )
     parser.add_argument(
         "--dtype",
@@ -92,7 +95,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     suffix = args.output.suffix.lower() if args.output.suffix.lower() in LONGEST_SIDE else f".{args.format}"
     if args.quality is not None and suffix == ".png":
         raise OptionError(f"--quality {args.quality}: png has none; leave it out, or choose --format jpg")
-    if args.backend != "torch" and args.device not in ("auto", "cpu"):
+    if args.backend in ("onnx", "openvino") and args.device not in ("auto", "cpu"):
         raise OptionError(
             f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
         )

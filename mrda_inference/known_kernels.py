@@ -19,6 +19,8 @@ from mrda_utils.seeding import torch_generator
 
 SIDE = 72  # of the reference crops, LR pixels; four times as much fits into every bundled photograph
 KERNEL_SIZE = 21
+KINDS = {"blur": "blur", "noise": "noise", "jpeg": "JPEG compression"}
+"""Of degradation, and what `words` calls them."""
 NO_BLUR, NO_NOISE, NO_JPEG = 0.5, 1.5, 95  # pixels, of 255, quality: from where on words speak of it
 
 
@@ -97,8 +99,9 @@ def words(degradation: Mapping[str, float]) -> str:
     """What was found, for a reader who knows nothing of networks.
 
     Args:
-        degradation: by kind; kinds that are missing are not spoken of. `blur`: width (standard deviation) of a Gaussian
-            kernel, pixels of the enlarged picture. `noise`: standard deviation, of 255. `jpeg`: quality, 1 to 100.
+        degradation: by kind; kinds that are missing were not looked for. `blur`: width (standard deviation) of a
+            Gaussian kernel, pixels of the enlarged picture. `noise`: standard deviation, of 255.
+            `jpeg`: quality, 1 to 100.
     """
     parts = []
     if "blur" in degradation:
@@ -110,6 +113,9 @@ def words(degradation: Mapping[str, float]) -> str:
     if "jpeg" in degradation:
         quality = degradation["jpeg"]
         parts.append("no JPEG artefacts" if quality > NO_JPEG else f"JPEG artefacts, about quality {quality:.0f}")
+    missing = [name for kind, name in KINDS.items() if kind not in degradation]
+    if missing:
+        parts.append(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not looked for")
     return "; ".join(parts)
 
 

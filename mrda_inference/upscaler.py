@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mrda_arch import MRDANet, network_from_file
-from mrda_inference.backends import backend_functions
+from mrda_inference.backends import automatic_backend, backend_functions
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError
@@ -64,18 +64,20 @@ def open_upscaler(
 
     Args:
         weights: a file, or `shipped:<name>`.
-        device: of `backend` torch; the others compute on the CPU.
+        device: of `backend` torch and auto; the others compute on the CPU.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        backend: `torch`, `onnx`, `openvino`.
+        backend: `torch`, `onnx`, `openvino`; `auto`: the faster of torch and OpenVINO, see `automatic_backend`.
         tile: longest side of a tile, LR pixels; None: as memory allows.
         overlap: of tiles, LR pixels.
 
     Raises:
         UserError: no such weights or device; a combination that cannot be.
     """
-    place = find_device(device if backend == "torch" else "cpu", dtype)
+    place = find_device(device if backend in ("torch", "auto") else "cpu", dtype)
     net = student(weights)
     kind = fast_dtype(place) if dtype == "auto" else getattr(torch, dtype)
+    if backend == "auto":
+        backend = automatic_backend(net) if (place.type, kind) == ("cpu", torch.float32) else "torch"
     halves = network_functions(net, place, kind) if backend == "torch" else backend_functions(net, backend, kind)
     return Upscaler(net, *halves, place, kind, tile, overlap)
 

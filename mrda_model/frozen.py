@@ -21,6 +21,11 @@ def build_frozen(opt: dict, path: str, stage: str, device: torch.device, degrada
     return freeze(net.to(device))
 
 
+def demanded_degradation(opt: dict) -> str | None:
+    """What the weights of a stage's frozen networks must be trained on; None where it fine-tunes: on anything."""
+    return None if "finetune_network_g" in opt["path"] else degradation_name(opt["degradation"])
+
+
 def degradation_name(opt: dict) -> str:
     """One line for an option file's `degradation` section, to compare checkpoints by."""
     return ", ".join(f"{key} {value}" for key, value in opt.items())

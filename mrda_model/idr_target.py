@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrda_model.adaptation import Adaptation, TaskBatch, adapted_features
-from mrda_model.frozen import build_frozen, degradation_name
+from mrda_model.frozen import build_frozen, demanded_degradation
 
 
 class IDRTarget:
@@ -16,8 +16,7 @@ class IDRTarget:
 
     def __init__(self, opt: dict, device: torch.device) -> None:
         path = opt["path"]["pretrain_network_mln"]
-        kind = degradation_name(opt["degradation"])
-        self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device, kind)
+        self.mln = build_frozen(opt["network_mln"], path, "MLNMetaModel", device, demanded_degradation(opt))
         self.adaptation = Adaptation(**opt["adaptation"])
 
     def __call__(self, tasks: Sequence[TaskBatch]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.base_model import StageModel
-from mrda_model.frozen import build_frozen
+from mrda_model.frozen import build_frozen, demanded_degradation
 from mrda_model.idr_target import IDRTarget
 from mrda_model.precision import autocast
 
@@ -33,7 +33,7 @@ class MRDAStudentModel(StageModel):
 
     def init_training_settings(self) -> None:
         """Take up the teacher's RDAN, unless the run starts from a student (`path.pretrain_network_g`)."""
-        path, kind = self.opt["path"], self.provenance.degradation
+        path, kind = self.opt["path"], demanded_degradation(self.opt)
         teacher_opt, teacher_path = self.opt["network_t"], path["pretrain_network_t"]
         teacher = build_frozen(teacher_opt, teacher_path, "MRDATeacherModel", self.device, kind)
         if "pretrain_network_g" not in path:

@@ -16,6 +16,7 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
+from mrda_utils import __version__
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.distributed import Process, environment_number, start
 from mrda_utils.errors import OptionError, UserError
@@ -43,6 +44,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train one stage." if is_train else "Test on benchmark protocols.", formatter_class=HelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument("-opt", required=True, help="option file (YAML)")
     parser.add_argument(
         "--launcher",
@@ -134,11 +136,16 @@ def _data_root(folder: str, root: Path) -> str:
 
 
 def _resolve_paths(opt: dict, root: Path) -> None:
-    """Make paths absolute, and add the folders of this run."""
+    """Make paths absolute, and add the folders of this run; what is fine-tuned is what the training starts from."""
     for key, value in opt["path"].items():
         opt["path"][key] = _weights_file(f"path.{key}", value, root)
+    if "finetune_network_g" in opt["path"]:
+        opt["path"]["pretrain_network_g"] = opt["path"]["finetune_network_g"]
     for name, baseline in opt.get("baselines", {}).items():
-        baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
+        if "sr" in baseline:
+            baseline["sr"] = str(root / expanduser(baseline["sr"]))
+        else:
+            baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
     for metric in opt.get("val", {}).get("metrics", {}).values():
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
@@ -152,13 +159,18 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
 
 
+def _networks(opt: dict) -> dict[str, dict]:
+    """The baselines that have a network."""
+    return {name: baseline for name, baseline in opt.get("baselines", {}).items() if "network" in baseline}
+
+
 def _check_consistency(opt: dict) -> None:
     """Options of several sections that must agree."""
     for section in ("network_g", "network_mln", "network_t"):
         upscale = opt.get(section, {}).get("upscale", opt["scale"])
         if upscale != opt["scale"]:
             raise OptionError(f"{section}.upscale: {upscale}, but scale is {opt['scale']}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         key = "upscale" if "upscale" in baseline["network"] else "scale"
         if baseline["network"][key] != opt["scale"]:
             raise OptionError(
@@ -180,10 +192,11 @@ def _check_consistency(opt: dict) -> None:
 
 def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     """Weights to start from must be there; so must the training images."""
+    files = ("pretrain_network", "finetune_network", "resume_state")
     for key, value in opt["path"].items():
-        if (key.startswith("pretrain_network") or key == "resume_state") and not Path(value).is_file():
+        if key.startswith(files) and not Path(value).is_file():
             raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         if not Path(baseline["path"]).is_file():
             advice = _advice(Path(baseline["path"]), root) or "; put its weights there, or leave this baseline out"
             raise OptionError(f"baselines.{name}.path: {baseline['path']} does not exist{advice}")

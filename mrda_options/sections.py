@@ -277,6 +277,11 @@ class Metrics(Section):
     """What a test measures: metric name to metric options."""
 
     metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR and LPIPS, by a name of your choice.")
+    panel_crop: dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(3, 3)]] = Field(
+        {},
+        description="image without suffix to [left, top, side], HR pixels: what its panels enlarge, others have none",
+    )
+    save_img: bool = Field(False, description="write every SR image, to `visualization/` beside the report")
 
 
 Better = Annotated[
@@ -345,6 +350,17 @@ class RestoringPath(AdaptingPath):
     """Paths of teacher and student."""
 
     pretrain_network_d: FilePath | None = Field(None, description="discriminator to start from")
+    finetune_network_g: FilePath | None = Field(
+        None,
+        description="weights to start from that another degradation was trained on, as network_mln and network_t may "
+        "be then, too; see docs/finetuning.md",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RestoringPath:
+        if self.finetune_network_g is not None and self.pretrain_network_g is not None:
+            raise ValueError("finetune_network_g, pretrain_network_g: leave one of them out")
+        return self
 
 
 class StudentPath(RestoringPath):
@@ -369,11 +385,23 @@ class TestPath(Section):
 
 
 class Baseline(Section):
-    """Another method on the same LR images: a network of ours or BasicSR's that maps LR to SR, and its weights."""
+    """Another method on the same LR images: a network of ours or BasicSR's and its weights, or another program."""
 
-    network: SRNetwork = Field(description="As `network_g` in the option file that it was trained by.")
-    path: FilePath = Field(description="weights")
+    network: SRNetwork | None = Field(None, description="As `network_g` in the option file that it was trained by.")
+    path: FilePath | None = Field(None, description="weights of the network")
     param_key: Name = Field("params_ema", description="weights to prefer in the file; without them `params`, or bare")
+    sr: FilePath | None = Field(
+        None, description="in the place of a network: folder of SR images that a program made of test.py --save_lr's"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Baseline:
+        given = {key for key in ("network", "path", "sr") if getattr(self, key) is not None}
+        if given not in ({"network", "path"}, {"sr"}):
+            raise ValueError(
+                f"{', '.join(sorted(given)) or 'nothing'} is given; it takes network and path, or sr alone"
+            )
+        return self
 
 
 class Distributed(Section):

@@ -35,7 +35,9 @@ def _note(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     told_by_parent = multiprocessing.parent_process() is not None  # of `launch`
     if number == signal.SIGINT and os.environ.get("RANK", "0") == "0" and not told_by_parent:
-        os.write(2, b"\nstopping after this iteration; Ctrl-C again ends at once\n")  # print is not safe in here
+        os.write(
+            2, b"\nstopping after this iteration or image; Ctrl-C again ends at once\n"
+        )  # print is not safe in here
     _received.append(number)
 
 

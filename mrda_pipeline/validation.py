@@ -9,7 +9,8 @@ from basicsr.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from mrda_eval.evaluation import Restored, evaluate, gather_rows, means
-from mrda_eval.pictures import panel, panel_name, write_picture
+from mrda_eval.panel import write_picture
+from mrda_eval.pictures import panel, panel_name
 from mrda_model.base_model import StageModel
 from mrda_pipeline.curves import Curves
 from mrda_pipeline.signals import stop_requested

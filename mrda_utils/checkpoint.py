@@ -56,6 +56,7 @@ _STATE = TypeAdapter(_State)
 _LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -298,7 +299,7 @@ def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: 
 
 
 def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
-    """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without `module.` prefixes.
+    """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without wrappers' prefixes.
 
     Raises:
         CheckpointError: something else is there, or weights that are not finite.
@@ -315,7 +316,7 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
             raise CheckpointError(f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}, no weights")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
 
 
 def reasons(error: RuntimeError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -71,10 +72,7 @@ def _temporary_name(name: str) -> str:
 
 
 def _flush_names(folder: Path) -> None:
-    """Else a power cut could undo a renaming, but not the deletion of older files after it.
-
-    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is.
-    """
+    """Else a power cut could undo a renaming, but not the deletion of older files after it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows opens no folder; elsewhere one may be written but not read
@@ -84,8 +82,20 @@ def _flush_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
+        _tell_not_flushed(folder)
     finally:
         os.close(descriptor)
+
+
+_not_flushed: list[Path] = []
+
+
+def _tell_not_flushed(folder: Path) -> None:
+    """Say so, once a process."""
+    if not _not_flushed:
+        _not_flushed.append(folder)
+        line = f"warning: {folder}: its file system does not flush folders, so a power cut may undo the last files"
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def user_cache() -> Path:

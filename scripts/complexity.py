@@ -39,7 +39,8 @@ HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
 def networks(opt: dict) -> dict[str, dict]:
     """Options of each network that restores images, by its name in the option file."""
     found = {key: value for key, value in opt.items() if key.startswith("network_") and key != "network_d"}
-    found |= {name: baseline["network"] for name, baseline in opt.get("baselines", {}).items()}
+    baselines = opt.get("baselines", {})
+    found |= {name: baseline["network"] for name, baseline in baselines.items() if "network" in baseline}
     if not found:
         raise OptionError("-opt: names no network; try options/train_student_x4.yml")
     return found

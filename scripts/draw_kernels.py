@@ -19,7 +19,7 @@ from PIL import Image
 
 from mrda_data.degradation.kernels import task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases
-from mrda_eval.report import panel
+from mrda_eval.panel import side_by_side
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
 
@@ -30,7 +30,7 @@ def draw(protocol: str, scale: int) -> Image.Image:
     for case in protocol_cases(protocol, scale):
         kernel = task_kernel(case.task).numpy()
         pictures[case.kernel] = np.rint(255 * kernel / kernel.max()).astype(np.uint8)[..., None].repeat(3, axis=2)
-    return panel(pictures, None, height=168)
+    return side_by_side(pictures, None, height=168)
 
 
 def main() -> None:

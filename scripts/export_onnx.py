@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, text in {
         "fp16": "convolutions in half precision: half the size",
         "halves": "two files, representation and restoration",
-        "ncnn": "for ncnn; pip install '.[ncnn]' brings the converter, pnnx",
+        "ncnn": 'for ncnn; pip install ".[ncnn]" brings the converter, pnnx',
     }.items():
         kinds.add_argument(f"--{name}", dest="kind", action="store_const", const=name, help=text)
     args = parser.parse_args(argv)

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from mrda_utils import __version__
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, run
 
 DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
@@ -21,15 +22,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     Raises:
         OptionError: --auth without its colon.
     """
-    parser = argparse.ArgumentParser(prog="mrda-web", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="mrda-web", description=__doc__.splitlines()[0], formatter_class=HelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument(
         "--weights",
         nargs="+",
         default=[DEFAULT_WEIGHTS],
-        help=f"students to choose from, .safetensors or .pth, or shipped:NAME (default {DEFAULT_WEIGHTS})",
+        help="students to choose from, .safetensors or .pth, or shipped:NAME",
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend", default="torch", choices=["auto", "torch", "onnx", "openvino"], help="as of mrda-upscale"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,24 +14,24 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mrda_inference.image_file import Picture
-from mrda_inference.photograph import OutputOptions
 from mrda_inference.web.archive import zip_chunks
 from mrda_inference.web.jobs import Job, JobQueue, QueueFullError
-from mrda_inference.web.models import Model, Preview, Whole, open_picture, result_name
+from mrda_inference.web.models import Model, Preview, Whole, open_picture, output_options, result_name
 from mrda_inference.web.security import Guard
 from mrda_inference.web.store import MOST_UPLOAD, Photo, Store, StoreFullError
-from mrda_inference.web.views import Box, Recent, after_view, before_view, heat_map, jpeg, png
+from mrda_inference.web.views import Box, Recent, after_view, before_view, jpeg, png
 from mrda_utils import __version__
 from mrda_utils.errors import UserError
 
 FORMATS = ("png", "jpg", "webp")
 UPLOAD_SECONDS = 900  # that a file may take to arrive
+GONE = "the server has deleted this, as it does a minute after a result was fetched; upscale it again"
 THUMBNAIL = 1600  # pixels a side
 
 
@@ -68,7 +67,7 @@ class Page:
             Route("/zip", self.zip),
             Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
         ]
-        handlers = {UserError: _refused, ValueError: _refused}
+        handlers = dict.fromkeys((UserError, ValueError, TimeoutError, ClientDisconnect), _refused)
         guard = Middleware(Guard, is_known=is_known, auth=auth)
         self.app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
 
@@ -116,23 +115,23 @@ class Page:
         """Begin to upscale a region, around `x` and `y`, shares of width and height."""
         photo, model = self._photo(request), self._model(request)
         column, row = (float(request.query_params.get(key, 0.5)) for key in ("x", "y"))
+        if not (0 <= column <= 1 and 0 <= row <= 1):
+            _refuse(400, f"x {column}, y {row}: must be 0 to 1")
         job = Job(photo, "preview", lambda job: model.preview(self._picture(photo), column, row))
         return JSONResponse({"job": self.queue.submit(job).id}, 202)
 
     async def upscale(self, request: Request) -> Response:
         """Begin to upscale the whole photograph; the query has the options of mrda-upscale."""
         photo, model, query = self._photo(request), self._model(request), request.query_params
-        suffix = query.get("format", "png")
+        suffix, output = query.get("format", "png"), output_options(query)
         if suffix not in FORMATS:
             _refuse(400, f"format {suffix}: choose {', '.join(FORMATS)}")
-        numbers = {key: int(query[key]) for key in ("quality", "width", "height") if query.get(key)}
-        outscale = float(query["outscale"]) if query.get("outscale") else None
-        output = OutputOptions(**numbers, outscale=outscale, strip=query.get("strip") == "1")
         target = photo.folder / "result" / result_name(photo.name, output, model.scale, suffix)
         self.store.check_room()
         photo.fetched = None
 
         def work(job: Job) -> Whole:
+            self.store.check_room()  # others may have taken it meanwhile
             whole, pixels = model.whole(job, target, output)
             self._results.put(job, pixels)
             return whole
@@ -149,7 +148,7 @@ class Page:
             about = {"name": job.result.file.name, "bytes": size, "notes": job.result.notes}
         elif isinstance(job.result, Preview):
             height, width = job.result.after.shape[:2]
-            about = await run_in_threadpool(_about_preview, job.result)
+            about = await run_in_threadpool(job.result.about)
         sides = {"height": height, "width": width} if about else {}
         return JSONResponse({**self.queue.status(job), **about, **sides})
 
@@ -197,10 +196,10 @@ class Page:
 
     # ------------------------------------------------------------------------------------------------------- inside
     def _photo(self, request: Request) -> Photo:
-        return self.store.get(request.path_params["photo"]) or _refuse(404, "this photograph is no longer here")
+        return self.store.get(request.path_params["photo"]) or _refuse(404, GONE)
 
     def _job(self, request: Request) -> Job:
-        return self.queue.get(request.path_params["job"]) or _refuse(404, "this photograph is no longer here")
+        return self.queue.get(request.path_params["job"]) or _refuse(404, GONE)
 
     def _model(self, request: Request) -> Model:
         name = request.query_params.get("model") or next(iter(self.models))
@@ -213,7 +212,8 @@ class Page:
             raise UserError(photo.in_own_words(str(error))) from error
 
     def _forget(self, photo: Photo) -> None:
-        self.queue.forget(photo)
+        for job in self.queue.forget(photo):
+            self._results.forget(job)
         self._pictures.forget(photo)
         self.store.delete(photo)
 
@@ -230,6 +230,8 @@ def _refuse(code: int, message: str) -> NoReturn:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, TimeoutError | ClientDisconnect):
+        return Response("the photograph did not arrive", 408, media_type="text/plain")
     code = 503 if isinstance(error, StoreFullError | QueueFullError) else 422
     return Response(str(error).replace("--", ""), code, media_type="text/plain")
 
@@ -252,25 +254,3 @@ def _picture(image: np.ndarray) -> Response:
 def _read(path: Path) -> np.ndarray:
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _about_preview(preview: Preview) -> dict[str, Any]:
-    """Words and the expert's view."""
-    about: dict[str, Any] = {"found": preview.found, "unknown": preview.unknown, "region": preview.region}
-    about["kernels"] = [
-        {
-            "name": near.known.name,
-            "angle": round(near.angle, 2),
-            "picture": _uri(np.rint(255 * near.known.kernel / near.known.kernel.max()).astype(np.uint8)),
-        }
-        for near in preview.neighbours
-    ]
-    if preview.modulation is not None:
-        low, high = float(preview.modulation.min()), float(preview.modulation.max())
-        heat = heat_map(preview.before, preview.modulation)
-        about["map"] = {"picture": _uri(heat), "low": round(low, 3), "high": round(high, 3)}
-    return about
-
-
-def _uri(image: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()

@@ -38,13 +38,15 @@ class Job:
     total: int = 0
     """Tiles; 0 as long as nobody knows."""
     began: float = 0.0
+    ticked: float = 0.0
+    """When the last tile was done."""
     result: Any = None
     error: str = ""
     stop: bool = False
 
     def progress(self, done: int, total: int) -> None:
         """So many tiles are done."""
-        self.done, self.total = done, total
+        self.done, self.total, self.ticked = done, total, monotonic()
 
     def cancelled(self) -> bool:
         """Whether nobody wants it any more."""
@@ -95,12 +97,14 @@ class JobQueue:
         with self._change:
             self._withdraw([job])
 
-    def forget(self, photo: Photo) -> None:
-        """End all jobs of a photograph; nobody can ask for them any more."""
+    def forget(self, photo: Photo) -> list[Job]:
+        """End all jobs of a photograph; nobody can ask for them any more. They are returned."""
         with self._change:
-            self._withdraw(self._of(photo))
-            for job in self._of(photo):
+            forgotten = self._of(photo)
+            self._withdraw(forgotten)
+            for job in forgotten:
                 del self._jobs[job.id]
+        return forgotten
 
     def is_busy(self, photo: Photo) -> bool:
         """Whether a job of this photograph waits or is worked on."""
@@ -142,10 +146,11 @@ class JobQueue:
         expected = None if self._pace is None or job.kind == "preview" else self._pace * height * width
         if job is not self._current:
             return 0.0 if job.kind == "preview" else expected
-        elapsed = monotonic() - job.began
         if job.done:
-            return elapsed / job.done * (job.total - job.done)
-        return None if expected is None else max(expected - elapsed, 1.0)
+            restored = min(job.done + 1, job.total)  # a tile is done once the one after it has been restored
+            left = (job.ticked - job.began) / restored * (job.total - restored) - (monotonic() - job.ticked)
+            return max(left, 1.0)
+        return None if expected is None else max(expected - (monotonic() - job.began), 1.0)
 
     def _text(self, job: Job) -> str:
         if job.stop:

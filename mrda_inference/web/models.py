@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import ImageColor
 from torch import Tensor
 
 from mrda_arch.rdan_arch import modulation_maps
@@ -18,10 +20,10 @@ from mrda_inference.photograph import OutputOptions, restore_file, with_visible_
 from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
 from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
 from mrda_inference.web.jobs import Job
+from mrda_inference.web.views import heat_map, png_uri
 from mrda_utils.resize import imresize
 
 PREVIEW_SIDE = 192  # pixels of the photograph
-NOT_TRAINED_ON = {"noise": "noise", "jpeg": "JPEG artefacts"}
 
 
 class Region(NamedTuple):
@@ -42,11 +44,26 @@ class Preview(NamedTuple):
     after: np.ndarray
     """The network's, as `before`."""
     found: str
-    unknown: str
-    """What the network was not trained on."""
     neighbours: list[Neighbour]
     modulation: np.ndarray | None
     """(h, w) in [0, 1]: mean over all RDA convs of their map M; None for a network without."""
+
+    def about(self) -> dict[str, Any]:
+        """What the page is told: words, and the expert's view with its pictures."""
+        known: dict[str, Any] = {"found": self.found, "region": self.region}
+        known["kernels"] = [
+            {
+                "name": near.known.name,
+                "angle": round(near.angle, 2),
+                "picture": png_uri(np.rint(255 * near.known.kernel / near.known.kernel.max()).astype(np.uint8)),
+            }
+            for near in self.neighbours
+        ]
+        if self.modulation is not None:
+            low, high = float(self.modulation.min()), float(self.modulation.max())
+            heat = heat_map(self.before, self.modulation)
+            known["map"] = {"picture": png_uri(heat), "low": round(low, 3), "high": round(high, 3)}
+        return known
 
 
 class Whole(NamedTuple):
@@ -108,9 +125,8 @@ class Model:
             rdan = self.upscaler.net.rdan.to(self.upscaler.device)
             maps = modulation_maps(rdan, lq, idr).mean(0, keepdim=True)[None]
             maps = _part(maps, inside, 1)[0, 0].float().cpu().numpy()
-        degradation = estimate(self.known, idr.float())
-        unknown = " or ".join(text for kind, text in NOT_TRAINED_ON.items() if kind not in degradation)
-        return Preview(region, before, after, words(degradation), unknown, nearest(self.known, idr.float()), maps)
+        found = words(estimate(self.known, idr.float()))
+        return Preview(region, before, after, found, nearest(self.known, idr.float()), maps)
 
     def _tensor(self, colour: np.ndarray) -> Tensor:
         return to_tensor(colour).to(self.upscaler.device).expand(1, 3, -1, -1)
@@ -119,6 +135,18 @@ class Model:
 def open_picture(path: Path) -> Picture:
     """An image file as its colours show."""
     return with_visible_colours(read_picture(path))
+
+
+def output_options(query: Mapping[str, str]) -> OutputOptions:
+    """Those of mrda-upscale, by their names; what is empty is left out.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+    numbers = {key: int(query[key]) for key in ("quality", "width", "height") if query.get(key)}
+    outscale = float(query["outscale"]) if query.get("outscale") else None
+    background = ImageColor.getrgb(query["background"])[:3] if query.get("background") else None
+    return OutputOptions(**numbers, outscale=outscale, background=background, strip=query.get("strip") == "1")
 
 
 def result_name(name: str, output: OutputOptions, scale: int, suffix: str) -> str:

@@ -40,7 +40,8 @@ def known_hosts(host: str, port: int) -> Callable[[str], bool]:
             (an address cannot be made to point elsewhere) or by its own name.
         port: of it.
     """
-    names = {*LOOPBACK, host.lower(), f"[{host.lower()}]", socket.gethostname().lower()}
+    own = socket.gethostname().lower()
+    names = {*LOOPBACK, host.lower(), f"[{host.lower()}]", own, f"{own}.local"}
     is_any = host in ("0.0.0.0", "::", "")
 
     def is_known(header: str) -> bool:

@@ -22,6 +22,15 @@ from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX
 
 SWEEP_SECONDS = 10
+SETTINGS = {
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "lifespan": "off",
+    "ws": "none",
+    "limit_concurrency": 100,
+    "timeout_graceful_shutdown": 2,
+}
 with extra("web"):
     import uvicorn
 
@@ -62,24 +71,10 @@ def serve(args: argparse.Namespace) -> None:
     """
     with listening_socket(args.host, args.port) as sock:
         set_numerics()
-        models = [
-            Model(Path(name.removeprefix(PREFIX)).stem, open_upscaler(name, args.device, backend=args.backend))
-            for name in dict.fromkeys(args.weights)
-        ]
-        port = sock.getsockname()[1]
+        models, port = _models(args), sock.getsockname()[1]
         with tempfile.TemporaryDirectory(prefix="mrda-web-", ignore_cleanup_errors=True) as folder:
             page = Page(models, Store(Path(folder)), known_hosts(args.host, port), args.auth)
-            config = uvicorn.Config(
-                page.app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                limit_concurrency=100,
-                timeout_graceful_shutdown=2,
-            )
-            server, ended = Server(config), threading.Event()
+            server, ended = Server(uvicorn.Config(page.app, **SETTINGS)), threading.Event()
             threading.Thread(target=_sweep, args=(page, ended), daemon=True).start()
             name = f"[{args.host}]" if ":" in args.host else args.host
             url = f"http://{'127.0.0.1' if args.host in ('0.0.0.0', '::', '') else name}:{port}/"
@@ -92,6 +87,16 @@ def serve(args: argparse.Namespace) -> None:
                 page.queue.end()
         if server.interrupted:
             raise KeyboardInterrupt
+
+
+def _models(args: argparse.Namespace) -> list[Model]:
+    """What the command line names, each once; called as its file is, with a number where two are called so."""
+    models: dict[str, Model] = {}
+    for weights in dict.fromkeys(args.weights):
+        stem = Path(weights.removeprefix(PREFIX)).stem
+        name = f"{stem} {len(models) + 1}" if stem in models else stem
+        models[name] = Model(name, open_upscaler(weights, args.device, backend=args.backend))
+    return list(models.values())
 
 
 def listening_socket(host: str, port: int | None) -> socket.socket:

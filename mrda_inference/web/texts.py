@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 def waiting(place: int, seconds: float | None) -> str:
     """Of a photograph with `place` others before it, which take so long."""
-    before = "next" if place == 0 else f"{place} before this one" if place > 1 else "1 before this one"
+    before = f"{place} before this one" if place else "next"
     return f"waiting: {before}" + (f", begins in about {duration(seconds)}" if seconds is not None else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import threading
 from collections import OrderedDict
@@ -105,8 +106,13 @@ def png(image: np.ndarray) -> bytes:
     return _encoded(".png", image, cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
+def png_uri(image: np.ndarray) -> str:
+    """The same as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
 def jpeg(image: np.ndarray) -> bytes:
-    """The same where it need not be exact."""
+    """(H, W, 3) RGB or (H, W) gray, uint8, as a file; good rather than exact."""
     return _encoded(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, VIEW_QUALITY)
 
 

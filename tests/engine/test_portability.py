@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,24 @@ def test_a_file_is_written_where_folders_cannot_be_opened(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "open", open_no_folder)
     files.write_text("text", tmp_path / "file")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "text")]
+
+
+def test_that_folders_are_not_flushed_is_told_once(tmp_path, monkeypatch, capsys):
+    fsync = os.fsync
+
+    def refuse_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    monkeypatch.setattr(files, "_not_flushed", [])
+    for name in ("a", "b"):
+        files.write_text(name, tmp_path / name / "file")
+    assert [path.read_text() for path in sorted(tmp_path.glob("*/file"))] == ["a", "b"]
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {tmp_path / 'a'}: its file system does not flush folders")
+    assert told.count("\n") == 1
 
 
 def test_a_worker_ignores_ctrl_c_where_there_are_no_sessions():

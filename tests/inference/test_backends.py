@@ -150,6 +150,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(clock, monkeypatch, tmp_
     assert backends.automatic_backend(network(**TOY)) == "openvino"
 
 
+def test_auto_is_a_choice_of_the_program(folder, clock):
+    assert upscaled("-o", "auto.png", "--backend", "auto", "--dtype", "bfloat16") == 0  # torch alone was asked
+    assert not clock[1]
+    clock[0]["torch"] = 0.5
+    assert upscaled("-o", "auto.png", "--backend", "auto", "--overwrite") == 0
+    assert clock[1] == ["torch", "openvino"]
+    assert upscaled("-o", "torch.png", "--device", "cpu") == 0
+    assert Path("auto.png").read_bytes() == Path("torch.png").read_bytes()
+
+
 def test_without_openvino_or_maps_it_is_torch(clock, monkeypatch):
     assert backends.automatic_backend(network(**TOY, modulation="da")) == "torch"
 
@@ -218,7 +228,7 @@ def test_a_missing_extra_is_named(folder, monkeypatch, backend, package):
         pytest.importorskip("onnx")
     monkeypatch.delitem(sys.modules, "mrda_inference.onnx_graphs", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"^{package} is not installed; pip install '\.\[{backend}\]'$"):
+    with pytest.raises(UserError, match=rf'^{package} is not installed; pip install "\.\[{backend}\]"$'):
         upscaled("-o", "out", "--backend", backend)
     assert not Path("out").exists()
 

@@ -22,8 +22,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
+from mrda_inference.command_line import upscale_files
 from mrda_inference.known_kernels import words
 from mrda_inference.web import main, parse, texts
+from mrda_options import command_line
 from mrda_utils import __version__
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.resize import imresize
@@ -184,8 +186,12 @@ def test_the_time_until_it_begins_follows_from_what_took_how_long(queue, tmp_pat
     assert queue.status(waiting)["text"] == "waiting: 1 before this one, begins in about 5 min"
     clock[0] += 240
     assert queue.status(waiting)["text"] == "waiting: 1 before this one, begins in about 60 s"
-    working.progress(10, 30)
-    assert queue.status(working)["text"] == "tile 11 of 30, 8 min left"
+    working.progress(11, 30)  # 12 are restored, in 240 s
+    assert queue.status(working)["text"] == "tile 12 of 30, 6 min left"
+    clock[0] += 300
+    assert queue.status(working)["text"] == "tile 12 of 30, 60 s left"
+    clock[0] += 300
+    assert queue.status(working)["text"] == "tile 12 of 30, 1 s left"
     go_on.set()
 
 
@@ -257,11 +263,13 @@ def test_too_many_jobs_are_refused(queue, photo, monkeypatch):
 @pytest.mark.parametrize(
     ("degradation", "expected"),
     [
-        ({"blur": 2.41}, "blurred, about 2.4 pixels of the enlarged picture"),
-        ({"blur": 0.1}, "sharp"),
+        (
+            {"blur": 2.41},
+            "blurred, about 2.4 pixels of the enlarged picture; noise and JPEG compression are not looked for",
+        ),
+        ({"blur": 0.1, "jpeg": 100}, "sharp; no JPEG artefacts; noise is not looked for"),
         ({"blur": 0, "noise": 0, "jpeg": 100}, "sharp; no noise; no JPEG artefacts"),
-        ({"blur": 2.4, "noise": 0.4}, "blurred, about 2.4 pixels of the enlarged picture; no noise"),
-        ({"noise": 7.6, "jpeg": 41.7}, "noise, about 8 of 255; JPEG artefacts, about quality 42"),
+        ({"blur": 0, "noise": 7.6, "jpeg": 41.7}, "sharp; noise, about 8 of 255; JPEG artefacts, about quality 42"),
     ],
 )
 def test_what_was_found_in_words(degradation, expected):
@@ -398,13 +406,17 @@ def test_nothing_is_loaded_before_it_speaks():
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.parametrize("program", [parse, upscale_files, lambda argv: command_line._parse(argv, True)])
+def test_every_program_tells_its_version(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        program(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"mrda {__version__}\n")
+
+
 def test_mistakes_end_in_one_line(tmp_path, capsys, monkeypatch):
     for auth in ("me", ":word", "me:"):
         with pytest.raises(OptionError, match="--auth: name a user and a password, with a colon between them"):
             parse(["--auth", auth])
-    with pytest.raises(SystemExit) as end:
-        parse(["--version"])
-    assert (end.value.code, capsys.readouterr().out) == (0, f"mrda {__version__}\n")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SystemExit):
@@ -426,4 +438,4 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit):
         main([])
-    assert "error: uvicorn is not installed; pip install '.[web]'\n" in capsys.readouterr().err
+    assert 'error: uvicorn is not installed; pip install ".[web]"\n' in capsys.readouterr().err

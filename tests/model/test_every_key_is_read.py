@@ -18,7 +18,7 @@ import mrda_loss  # noqa: F401
 from mrda_data import BenchmarkDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.sources import BundledSource
-from mrda_model import base_model, idr_target
+from mrda_model import base_model, frozen
 from mrda_options import command_line, read_options
 from mrda_pipeline import train_pipeline as pipeline
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
@@ -142,7 +142,7 @@ def record(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "dump", lambda opt: "")
     monkeypatch.setitem(sys.modules, "wandb", fake_wandb())
     monkeypatch.setattr(base_model, "degradation_name", lambda opt: "")
-    monkeypatch.setattr(idr_target, "degradation_name", lambda opt: "")
+    monkeypatch.setattr(frozen, "degradation_name", lambda opt: "")
 
     def run(function, opt):
         (tmp_path / "o.yml").write_text(yaml.safe_dump(opt))
@@ -209,6 +209,8 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
         for section, types in VARIANTS.items():
             (opt["train"] if section in opt["train"] else opt)[section] = types[variant % len(types)]
         run(pipeline.train_pipeline, opt)
+    if stage in ("teacher", "student"):
+        opt["path"]["finetune_network_g"] = opt["path"].pop("pretrain_network_g")
     opt["path"]["resume_state"] = str(tmp_path / opt["name"] / "training_states/1.state")
     opt["name"] += "_resumed"
     run(pipeline.train_pipeline, opt)
@@ -219,7 +221,7 @@ def test_a_test_reads_every_key(record, tmp_path):
     run, given, read = record
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
     opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET, "test_pairs": with_pairs(tmp_path)}
-    opt["val"] = {"metrics": with_alexnet(tmp_path)}
+    opt["val"] = {"metrics": with_alexnet(tmp_path), "save_img": True}
     opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS}
     run(run_test, opt)
     check(opt["model_type"], given, read)

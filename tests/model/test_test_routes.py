@@ -48,7 +48,7 @@ def weights(tmp_path_factory):
 def run(tmp_path, weights):
     """Function that tests all networks on data sets; returns report, rows of metrics.csv and metrics.json."""
 
-    def run(name, datasets, metrics=METRICS, flags=(), folder=weights, device="cpu"):
+    def run(name, datasets, metrics=METRICS, flags=(), folder=weights, device="cpu", **val):
         net = {"type": "MRDANet", **SIZE, "upscale": 4}
         opt = {
             "name": name,
@@ -61,7 +61,7 @@ def run(tmp_path, weights):
             "network_mln": {"type": "MLN", "num_feat": 4, "upscale": 4},
             "adaptation": {"inner_lrs": [0.01]},
             "path": {f"pretrain_network_{label}": str(folder / f"{label}.pth") for label in ("g", "t", "mln")},
-            "val": {"metrics": metrics},
+            "val": {"metrics": metrics, **val},
         }
         (tmp_path / "o.yml").write_text(yaml.safe_dump(opt, sort_keys=False))
         run_test(tmp_path, ["-opt", str(tmp_path / "o.yml"), *flags])
@@ -141,7 +141,7 @@ def test_own_lr_images_have_rows_of_what_needs_no_ground_truth(run, hr, capsys):
 def test_own_lr_images_are_shown_without_ground_truth_and_kernel(run, tmp_path):
     run("own", {"test": OWN}, NIQE)
     panels = sorted((tmp_path / "results/own/panels/Own").iterdir())
-    assert [path.name for path in panels] == ["chelsea_unknown.png", "rocket_unknown.png"]
+    assert [path.name for path in panels] == ["chelsea_unknown.png", "rocket_jpg_unknown.png"]
     assert Image.open(panels[0]).size == (3 * 256 + 2 * 4, 256 + 22)  # LR, bicubic, student
 
 
@@ -158,6 +158,26 @@ def test_own_lr_items(tmp_path):
 def test_a_missing_folder_of_own_images_is_left_out_by_name(run, hr, capsys):
     run("x", {"test": {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}, "test_own": {**OWN, "dataroot_lq": "no"}})
     assert "Own: left out; put its images into " in capsys.readouterr().out
+
+
+def test_every_sr_image_is_written_on_request(run, hr, tmp_path):
+    Image.open(hr / "a.png").convert("RGB").save(hr / "a.jpg")
+    dataset = {**SET, "dataroot_gt": str(hr), "protocol": "bicubic"}
+    _, rows, _ = run("x", {"test": dataset}, save_img=True)
+    folder = tmp_path / "results/x/visualization/X"
+    images = {(row[3], row[1]) for row in rows if row[0] == "X"}
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    stems = {"a.jpg": "a_jpg", "a.png": "a", "b.png": "b"}
+    assert {name for _, name in images} == set(stems)
+    assert written == {f"{method}/bicubic/{stems[name]}.png" for method, name in images}
+    gt = np.asarray(Image.open(hr / "a.png").convert("RGB"))
+    bicubic = np.asarray(Image.open(folder / "Bicubic/bicubic/a.png"))
+    assert 0 < np.abs(bicubic - gt[: len(bicubic), : bicubic.shape[1]].astype(int)).mean() < 60
+    assert {path.name for path in (tmp_path / "results/x/panels/X").iterdir()} == {
+        f"{stem}_bicubic.png" for stem in stems.values()
+    }
+    run("x", {"test": dataset})
+    assert not folder.exists()
 
 
 # --------------------------------------------------------------------------------------- LR images with ground truth

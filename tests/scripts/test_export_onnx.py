@@ -161,7 +161,7 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch):
             patch.delitem(sys.modules, f"mrda_inference.{module}", raising=False)
         patch.setitem(sys.modules, "onnx", None)
         for kind, extra in (([], "onnx"), (["--ncnn"], "ncnn")):
-            with pytest.raises(UserError, match=rf"onnx is not installed; pip install '\.\[{extra}\]'"):
+            with pytest.raises(UserError, match=rf'onnx is not installed; pip install "\.\[{extra}\]"'):
                 main(["-i", weights, "-o", str(tmp_path / "out"), *kind])
     assert not (tmp_path / "out").exists()
     pytest.importorskip("onnx")

@@ -44,10 +44,22 @@ def test_basicsr_reads_our_files(tmp_path):
     assert same(loaded, net(2))
 
 
+def wrapped(state_dict):
+    loaded = net()
+    loaded.load_state_dict(state_dict)
+    return loaded
+
+
 @pytest.mark.parametrize(
     "wrap",
-    [lambda s: s, lambda s: {"params": s}, lambda s: {"params": {f"module.{k}": v for k, v in s.items()}}],
-    ids=["bare", "params", "module prefix"],
+    [
+        lambda s: s,
+        lambda s: {"params": s},
+        lambda s: {"params": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: torch.compile(wrapped(s)).state_dict(),
+        lambda s: {"params_ema": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+    ],
+    ids=["bare", "params", "module prefix", "compiled", "compiled and distributed"],
 )
 def test_foreign_layouts_are_accepted(tmp_path, wrap):
     torch.save(wrap(net(1).state_dict()), tmp_path / "w.pth")

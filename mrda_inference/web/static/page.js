@@ -92,12 +92,14 @@ const upscale = (photo) =>
   });
 
 function chosenOptions() {
-  const { format, quality, size, width, model } = options;
+  const { format, quality, size, width, background, strip, model } = options;
   return {
     format: format.value,
     quality: format.value === "png" ? "" : quality.value,
     outscale: Number(size.value) ? size.value : "",
     width: size.value === "width" ? width.value : "",
+    background: format.value === "jpg" ? background.value : "",
+    strip: strip.value,
     model: model.value,
   };
 }
@@ -149,6 +151,7 @@ function render() {
   else progress.removeAttribute("value");
   byId("status").textContent = isBusy ? job.text : photo?.sending ? "sending" : photo?.preview?.text ?? "";
   byId("go").hidden = !photo?.id || isBusy;
+  byId("go").className = photo?.done ? "again" : "";
   byId("go").textContent = photo?.done ? "Upscale again" : "Upscale the whole photograph";
   const open = photos.filter((one) => !one.done && !["waiting", "working"].includes(one.job?.state) && !one.error);
   byId("all").hidden = photos.length < 2 || open.length < 2;
@@ -174,9 +177,7 @@ function element(kind, text, values = {}) {
 
 function renderFound(photo) {
   const known = photo?.known;
-  byId("found").textContent = known
-    ? `Found: ${known.found}.` + (known.unknown ? ` This model was not trained on ${known.unknown} and says nothing of them.` : "")
-    : "";
+  byId("found").textContent = known ? `Found: ${known.found}.` : "";
   byId("expert").hidden = !known;
   if (!known || byId("expert").dataset.job === known.id) return;
   byId("expert").dataset.job = known.id;
@@ -283,6 +284,17 @@ byId("all").addEventListener("click", async () => {
     if (!photo.done && !photo.error && !["waiting", "working"].includes(photo.job?.state)) upscale(photo);
   }
 });
+byId("save").addEventListener("click", async (event) => {
+  event.preventDefault();
+  const photo = current;
+  try {
+    await ask("GET", `jobs/${photo.done.id}`);
+    location.assign(byId("save").href);
+  } catch (error) {
+    Object.assign(photo, { done: null, shows: photo.known && "known", error: error.message });
+    render();
+  }
+});
 byId("cancel").addEventListener("click", () => ask("DELETE", `jobs/${current.job.id}`).catch(() => {}));
 byId("map-of-photo").addEventListener("click", (event) => {
   const frame = byId("thumbnail").getBoundingClientRect();
@@ -292,6 +304,7 @@ options.addEventListener("submit", (event) => event.preventDefault());
 options.addEventListener("input", (event) => {
   byId("width-field").hidden = options.size.value !== "width";
   options.quality.closest("label").hidden = options.format.value === "png";
+  byId("background-field").hidden = options.format.value !== "jpg";
   options.quality.placeholder = options.format.value === "webp" ? "lossless" : "95";
   if (event.target === options.model) {
     fillSizes();
