@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from glob import glob
 from pathlib import Path
 from typing import NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
 
-from mrda_data.folders import list_images
-from mrda_data.images import SUFFIXES, ImageError
+from mrda_data.images import ImageError
 from mrda_data.sources import first_ten
 from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
+from mrda_inference.inputs import files_to_make
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_WEIGHTS, Upscaler, open_upscaler
@@ -71,7 +69,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")
     parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"of tiles, LR pixels (default {OVERLAP})")
-    args = parser.parse_args(argv)
+    return _checked(parser.parse_args(argv))
+
+
+def _checked(args: argparse.Namespace) -> argparse.Namespace:
+    """Options that are in range and go together."""
     if args.overlap < 0:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
@@ -106,7 +108,7 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
-    targets = _targets(args.input, args.output, args.format)
+    targets = files_to_make(args.input, args.output, args.format)
     set_numerics()
     upscaler = open_upscaler(args.weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
@@ -215,41 +217,3 @@ class _Skipped(Exception):  # noqa: N818  (no error)
 
 def _fail(error: Exception) -> NoReturn:
     raise error
-
-
-def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Every input file with its output file."""
-    is_one_file = len(patterns) == 1 and Path(patterns[0]).is_file()
-    if is_one_file and output.suffix.lower() in LONGEST_SIDE and not output.is_dir():
-        return [(Path(patterns[0]), output)]
-    if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
-        raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
-    inside = output.resolve()  # what an earlier run wrote is no input, unless it is all that there is
-    found: list[tuple[Path, Path]] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            if inside == path.resolve():
-                raise OptionError(f"-o {output}: is the input folder; choose another")
-            listing = list_images(path)
-            if listing.others:
-                print(f"{path}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
-            images = [path / name for name in listing.names]
-            own = [image for image in images if inside not in image.resolve().parents]
-            found += [(image, image.relative_to(path)) for image in own or images]
-        elif path.is_file():
-            found.append((path, Path(path.name)))
-        else:
-            matches = [Path(name) for name in sorted(glob(pattern, recursive=True))]
-            images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
-            if not images:
-                raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
-            own = [match for match in images if inside not in match.resolve().parents]
-            found += [(match, Path(match.name)) for match in own or images]
-    unique = dict(found)  # a file named twice is upscaled once
-    plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
-    alike = {path for path, count in Counter(plain).items() if count > 1}  # of a.jpg and a.png: a_jpg.png, a_png.png
-    return [
-        (source, path.with_name(f"{path.stem}_{source.suffix[1:].lower()}.{suffix}") if path in alike else path)
-        for source, path in zip(unique, plain, strict=True)
-    ]

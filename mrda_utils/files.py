@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -73,7 +75,7 @@ def _temporary_name(name: str) -> str:
 def _flush_names(folder: Path) -> None:
     """Else a power cut could undo a renaming, but not the deletion of older files after it.
 
-    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is.
+    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is, which is said once.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -81,8 +83,14 @@ def _flush_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
+        _say_once(f"a file system here does not flush folders ({error.strerror}); a power cut may undo a renaming")
     finally:
         os.close(descriptor)
+
+
+@cache
+def _say_once(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
 
 
 def user_cache() -> Path:
