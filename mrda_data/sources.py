@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from mrda_data.decoding import VERSIONS
 from mrda_data.folders import list_images
 from mrda_data.images import PNG_HEADER, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
@@ -162,7 +163,8 @@ class _ScanCache:
     """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
-        self.path = user_cache() / f"scan-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.json"
+        what = f"{source.folder.resolve()} {VERSIONS}"
+        self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
         self.stamps = source.stamps()
 
     def load(self) -> dict[str, list[int]]:
