@@ -369,6 +369,16 @@ def test_what_lies_behind_a_picture_does_not_count():
         np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
 
 
+def test_a_jpeg_with_two_sizes_is_refused():
+    data = pillow(noise((20, 30), 3), "JPEG")
+    start = data.index(b"\xff\xc0")
+    frame = bytearray(data[start : start + 19])
+    frame[5:9] = struct.pack(">HH", 20_000, 20_000)
+    for doubled in (data[:start] + frame + data[start:], data[: start + 19] + frame + data[start + 19 :]):
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            decode(np.frombuffer(doubled, np.uint8), "x")
+
+
 @pytest.mark.timeout(20)
 def test_fill_bytes_and_directories_without_end_take_no_time():
     data = pillow(noise((20, 30), 3), "JPEG")
