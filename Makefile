@@ -1,24 +1,19 @@
-# Needs Python 3.10, 3.11 or 3.12 and make; everything else goes into .venv.
+# Needs Python 3.10 to 3.14 and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 READY   = $(VENV)/.ready
 
-.PHONY: demo demo-real test lint clean
+.PHONY: demo demo-real test lint update test-versions test-core dist clean
 
-# the four stages at toy size, then the Gaussian8 test with its report
+# the four stages at toy size, those that are not trained yet, then the Gaussian8 test with its report
 demo: $(READY)
-	$(PY) train.py -opt options/demo/train_mln_bicubic_x4.yml
-	$(PY) train.py -opt options/demo/train_mln_meta_x4.yml
-	$(PY) train.py -opt options/demo/train_teacher_x4.yml
-	$(PY) train.py -opt options/demo/train_student_x4.yml
+	$(PY) scripts/train_chain.py -opt options/demo/chain.yml
 	$(PY) test.py -opt options/demo/test_gaussian8_x4.yml
 
 # the same on Real-ESRGAN's degradations, and two stages more: teacher and student against a discriminator
 demo-real: $(READY)
-	for stage in mln_bicubic mln_meta teacher student teacher_gan student_gan; do \
-		$(PY) train.py -opt options/demo_real/train_$${stage}_x4.yml || exit 1; \
-	done
+	$(PY) scripts/train_chain.py -opt options/demo_real/chain.yml
 	$(PY) test.py -opt options/demo_real/test_x4.yml
 
 test: $(READY)
@@ -29,14 +24,33 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-# BasicSR's source build wants torch at hand and is slow in isolation: build it without, then install the rest
-$(READY): setup.py pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 13) or sys.exit("Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
-	$(PY) -m pip install --quiet --no-build-isolation --use-pep517 --no-deps basicsr==1.4.2
-	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test]'
-	touch $@
+# checks the machine first and says all that it lacks
+$(READY): setup.py pyproject.toml constraints.txt scripts/make_environment.py
+	$(PYTHON) scripts/make_environment.py $(VENV)
+
+# the newest versions of everything that constraints.txt pins, for all platforms; kept if the tests pass with them
+update: $(READY)
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile setup.py --universal --python-version 3.10 --all-extras --no-emit-package basicsr \
+		--no-annotate --no-header --upgrade --quiet --output-file constraints.txt
+	$(MAKE) test
+
+# the core of the suite on every interpreter from 3.10 to 3.14 that is there, in an environment each, one after the other
+test-versions:
+	for version in 3.10 3.11 3.12 3.13 3.14; do \
+		python$$version -c '' 2> /dev/null || continue; \
+		$(MAKE) test-core PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+		rm -rf .venv-$$version; \
+	done
+
+test-core: $(READY)
+	$(PY) -m pytest -q tests/utils tests/arch tests/data tests/engine
+
+# sdist, wheel, and BasicSR's wheel beside them: pip install --find-links dist mrda
+dist: $(READY)
+	$(PY) -m pip install --quiet build
+	$(PY) -m build
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist ./third_party/basicsr
 
 clean:
 	rm -rf $(VENV)

@@ -139,23 +139,23 @@ def _probe(upscaler: Upscaler, upscale: int) -> tuple[Tensor, Tensor]:
 
     A kernel's row is the gradient of one output by the input: all of them come from one backward pass over a batch.
     """
-    weights = {name: p.detach().clone().double() for name, p in upscaler.named_parameters()}
+    weights = {name: p.detach().cpu().double() for name, p in upscaler.named_parameters()}  # MPS has no float64
     num_feat = next(iter(weights.values())).shape[1]
 
     def unshuffled(feat: Tensor) -> Tensor:
         return F.pixel_unshuffle(torch.func.functional_call(upscaler, weights, (feat,)), upscale)
 
-    zero = torch.zeros(1, num_feat, SIZE, SIZE, dtype=torch.float64, device=next(upscaler.parameters()).device)
+    zero = torch.zeros(1, num_feat, SIZE, SIZE, dtype=torch.float64)
     origin = unshuffled(zero.requires_grad_())
     channels = origin.shape[1]
     kernels = zero.new_zeros(3, 3, channels, num_feat, SIZE, SIZE)
     for i, y in enumerate(_PLACES):
         for j, x in enumerate(_PLACES):
-            seeds = torch.zeros(channels, *origin.shape, dtype=torch.float64, device=zero.device)
+            seeds = torch.zeros(channels, *origin.shape, dtype=torch.float64)
             seeds[range(channels), 0, range(channels), y, x] = 1
             (grad,) = torch.autograd.grad(origin, zero, seeds, retain_graph=True, is_grads_batched=True)
             kernels[i, j] = grad[:, 0]
-    places = torch.tensor(_PLACES, device=zero.device)
+    places = torch.tensor(_PLACES)
     biases = origin.detach()[0][:, places][:, :, places].permute(1, 2, 0)
     # a place's kernel is centred on it: shift the borders' so that all have the position itself in the middle
     for i, y in enumerate(_PLACES):

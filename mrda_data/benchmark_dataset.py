@@ -11,11 +11,11 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrda_data.degradation import RealESRGANDegradation, Task
+from mrda_data.degradation import PhotoDegradation, RealESRGANDegradation
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError, to_tensor
 from mrda_data.lr_set import LRSet, lr_file
-from mrda_data.protocols import protocol_cases
+from mrda_data.protocols import Case, protocol_cases
 from mrda_data.sources import check_source, open_source
 from mrda_utils.seeding import torch_generator
 
@@ -32,8 +32,8 @@ class BenchmarkDataset(Dataset):
             `dataroot_lq`, a folder of `write_lr_set`, or its LMDB, to read the LR images from; optional `max_images`
             and `max_side` (pixels of gt, a central crop) keep validation during training short.
 
-    Images that cannot be read or are too small for the kernel are no items; `left_out` has a line for each. `sizes` has
-    the (height, width) of the others' gt.
+    Images that cannot be read or are too small for the kernel are no items; `left_out` has a line for each. `sr_sizes`
+    has the (height, width) of the others' gt by name, `sizes` those that there are.
 
     Raises:
         ImageError: no image that can be used, one that is not the LR set's, or `max_side` below what the kernel needs.
@@ -50,10 +50,15 @@ class BenchmarkDataset(Dataset):
                 f"{opt['name']}: max_side {opt['max_side']} is too small for scale {scale} and kernel_size "
                 f"{opt['kernel_size']}; at least {smallest} pixels"
             )
+        self._smallest = smallest
         self.left_out: list[str] = []
         found = check_source(self.source, smallest, self.source.names[: opt.get("max_images")], self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
-        self.sizes = {tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size) for size in found.values()}
+        self.sr_sizes = {
+            self.source.names[i]: tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size)
+            for i, size in found.items()
+        }
+        self.sizes = set(self.sr_sizes.values())
         self.lr_set = None
         if "dataroot_lq" in opt:
             files = [lr_file(case.label, name) for name in self.names for case in self.cases]
@@ -66,16 +71,25 @@ class BenchmarkDataset(Dataset):
     def _read(self, index: int) -> np.ndarray:
         """Image `index` of `names`, decoded once for all of its cases."""
         if self._image[0] != index:
-            self._image = (index, self.source.read(self.indices[index]))
+            image = self.source.read(self.indices[index])
+            if min(image.shape[:2]) < self._smallest:
+                raise ImageError(
+                    f"{self.opt['name']}: {self.names[index]} has {image.shape[0]}x{image.shape[1]} pixels, fewer than "
+                    f"at the start; at least {self._smallest} are needed"
+                )
+            self._image = (index, image)
         return self._image[1]
 
-    def _degrade(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
-        if self.opt["protocol"] == "realesrgan":
-            return RealESRGANDegradation(scale=self.opt["scale"]).apply(gt, task, generator)
-        return classic_degrade(gt, task, self.opt["scale"], self.opt["kernel_size"], generator)
+    def _degrade(self, gt: Tensor, case: Case, generator: torch.Generator) -> Tensor:
+        scale = self.opt["scale"]
+        if case.kind == "classic":
+            return classic_degrade(gt, case.task, scale, self.opt["kernel_size"], generator)
+        degradation = {"photo": PhotoDegradation, "realesrgan": RealESRGANDegradation}[case.kind](scale=scale)
+        task = degradation.sample(generator) if case.task is None else case.task
+        return degradation.apply(gt, task, generator)
 
     def __getitem__(self, index: int) -> dict:
-        """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label) and `task`."""
+        """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label), `task`."""
         image_index, case_index = divmod(index, len(self.cases))
         scale, case, name = self.opt["scale"], self.cases[case_index], self.names[image_index]
         image = to_tensor(self._read(image_index))
@@ -92,5 +106,5 @@ class BenchmarkDataset(Dataset):
                 )
         else:
             generator = torch_generator(0, f"noise {PurePosixPath(name).with_suffix('')}", case_index)
-            lq = self._degrade(gt[None], case.task, generator)[0]
+            lq = self._degrade(gt[None], case, generator)[0]
         return {"gt": gt, "lq": lq, "lq_path": name, "kernel": case.label, "task": case.task}

@@ -11,8 +11,9 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mrda_data.images import ImageError
 from mrda_data.pixel_cache import cached
-from mrda_data.sources import check_source, first_ten, open_source
+from mrda_data.sources import JoinedSource, check_source, first_ten, open_source
 from mrda_utils.seeding import numpy_generator
 from mrda_utils.transfer import send
 
@@ -25,9 +26,9 @@ class GTDataset(Dataset):
     that changes from stretch to stretch.
 
     Args:
-        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, `gt_size` pixels, `use_hflip` both flips, `use_rot`
-            rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each crop's own,
-            `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
+        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, or a list of these, `gt_size` pixels, `use_hflip` both
+            flips, `use_rot` rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each
+            crop's own, `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
 
     Raises:
         ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
@@ -36,14 +37,24 @@ class GTDataset(Dataset):
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
-        self.source = cached(open_source(opt["dataroot_gt"]), opt.get("cache", "none"), opt.get("cache_folder"))
+        folders = opt["dataroot_gt"] if isinstance(opt["dataroot_gt"], list) else [opt["dataroot_gt"]]
+        cache = opt.get("cache", "none"), opt.get("cache_folder")
+        parts = {folder: cached(open_source(folder), *cache) for folder in folders}
+        self.source = parts[folders[0]] if len(parts) == 1 else JoinedSource(parts)
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
-        self.indices = list(check_source(self.source, opt["gt_size"], left_out=left_out))
-        if ignored := getattr(self.source, "left_out", ""):
-            get_root_logger().info("%s: %s", opt["dataroot_gt"], ignored)
+        found: dict[int, tuple[int, int]] = {}
+        first = 0
+        for folder, part in parts.items():
+            usable = check_source(part, opt["gt_size"], left_out=left_out)
+            found |= {first + index: size for index, size in usable.items()}
+            first += len(part.names)
+            if ignored := getattr(part, "left_out", ""):
+                get_root_logger().info("%s: %s", folder, ignored)
+        self.indices, self.sizes = list(found), list(found.values())
         if left_out:
             message = "%d of %d images left out (skip_corrupt): %s"
             get_root_logger().warning(message, len(left_out), len(self.source.names), "; ".join(first_ten(left_out)))
+        self._lost: set[int] = set()  # images that could not be used any more, with `skip_corrupt`
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __len__(self) -> int:
@@ -56,12 +67,36 @@ class GTDataset(Dataset):
             self._order = (epoch, order)
         return self.indices[self._order[1][position]]
 
+    def _image(self, sample: int) -> np.ndarray:
+        """The image of a sample; with `skip_corrupt` the next one that there is, if it is lost by now."""
+        for following in range(len(self)):
+            index = self._image_index(sample + following)
+            try:
+                return self._large_enough(self.source.read(index), index)
+            except ImageError as error:
+                if not self.opt.get("skip_corrupt"):
+                    raise
+                if index not in self._lost:
+                    self._lost.add(index)
+                    message = "%s; the next image takes its place (skip_corrupt, %d lost in this process)"
+                    get_root_logger().warning(message, error, len(self._lost))
+        raise ImageError(f"{self.opt['dataroot_gt']}: none of its images can be used any more")
+
+    def _large_enough(self, image: np.ndarray, index: int) -> np.ndarray:
+        height, width = image.shape[:2]
+        if min(height, width) < self.opt["gt_size"]:
+            raise ImageError(
+                f"{self.source.names[index]}: {height}x{width} pixels, fewer than when the training began; gt_size is "
+                f"{self.opt['gt_size']}"
+            )
+        return image
+
     def __getitem__(self, sample: int) -> dict[str, Tensor | int]:
         """Return `gt` (3, gt_size, gt_size) uint8 RGB, `sample`, its number, and with `contrast` that of this crop.
 
         `crops` makes of a batch of them what is trained on: on the device, which gets a quarter of the bytes.
         """
-        image = self.source.read(self._image_index(sample))
+        image = self._image(sample)
         rng = numpy_generator(self.opt["manual_seed"], "crop", sample)
         size = self.opt["gt_size"]
         top = rng.integers(image.shape[0] - size + 1)

@@ -7,7 +7,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import cv2
 import numpy as np
@@ -127,12 +127,18 @@ def _checked(size: tuple[int, int], name: object) -> tuple[int, int]:
 def check_name(name: str, where: object) -> str:
     """Return an image's name, POSIX and relative, if files and tables made of it stay where they belong.
 
+    The rule is the same everywhere, so that what is made on one system is safe on another.
+
     Raises:
-        ImageError: an absolute name, one with `..`, control characters, line ends, or bytes that are no UTF-8.
+        ImageError: a name that is absolute or has `..`, by the rules of POSIX or of Windows, where drives and
+            backslashes count; control characters, line ends, or bytes that are no UTF-8.
     """
-    path = PurePosixPath(name)
-    if UNPRINTABLE.search(name) or path.is_absolute() or ".." in path.parts or not path.name:
-        raise ImageError(f"{where}: {name!r} is no name for an image here; rename it (no control characters, no ..)")
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    outside = any(path.anchor or ".." in path.parts or not path.name for path in paths)
+    if outside or UNPRINTABLE.search(name):
+        raise ImageError(
+            f"{where}: {name!r} is no name for an image here; rename it (no control characters, no .., no drive)"
+        )
     return name
 
 

@@ -16,7 +16,7 @@ class LQDataset(Dataset):
     Args:
         opt: `dataroot_lq` what `open_source` opens; optional `max_images` and `max_side` (pixels, a central crop).
 
-    `sizes` has the (height, width) of the SR images.
+    `sr_sizes` has the (height, width) of the SR images by name, `sizes` those that there are.
 
     Raises:
         ImageError: no image that can be read.
@@ -28,7 +28,11 @@ class LQDataset(Dataset):
         self.left_out: list[str] = []
         found = check_source(self.source, 1, self.source.names[: opt.get("max_images")], self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
-        self.sizes = {tuple(opt["scale"] * min(n, opt.get("max_side") or n) for n in size) for size in found.values()}
+        self.sr_sizes = {
+            self.source.names[i]: tuple(opt["scale"] * min(n, opt.get("max_side") or n) for n in size)
+            for i, size in found.items()
+        }
+        self.sizes = set(self.sr_sizes.values())
 
     def __len__(self) -> int:
         return len(self.names)

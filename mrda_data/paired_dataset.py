@@ -33,9 +33,7 @@ class PairedDataset(Dataset):
             raise ImageError(f"{opt['name']}: {error}") from error
         self.pairs = pairs[: opt.get("max_images")]
         self.sizes = self._check_sizes()
-        self._indices = [
-            {name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)
-        ]
+        self._indices = [{name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)]
         self.left_out: list[str] = []  # none: each image needs its partner
 
     def _check_sizes(self) -> set[tuple[int, int]]:
@@ -50,6 +48,7 @@ class PairedDataset(Dataset):
                     f"{self.opt['name']}: {lq_name} has {lq_size[0]}x{lq_size[1]} pixels and its ground truth "
                     f"{gt_name} {gt_size[0]}x{gt_size[1]}, which is not {self.opt['scale']} times as much"
                 )
+        self.sr_sizes = {lq_name: gt_sizes[gt_name] for gt_name, lq_name in self.pairs}  # by the LR image's name
         return set(gt_sizes.values())
 
     def __len__(self) -> int:

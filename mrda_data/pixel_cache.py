@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 import numpy as np
 from basicsr.utils import get_root_logger
@@ -22,6 +22,7 @@ from mrda_data.decoding import VERSIONS
 from mrda_data.images import ImageError
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import BundledSource, FolderSource, ImageSource
+from mrda_utils.distributed import environment_number
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, user_cache, written_whole
 from mrda_utils.memory import available_memory
@@ -121,7 +122,7 @@ def _decode(
 
 def _in_memory(source: FolderSource | LmdbSource) -> CachedSource:
     sizes = _header_sizes(source)
-    size, processes = int(_starts(sizes)[-1]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this node
+    size, processes = int(_starts(sizes)[-1]), environment_number("LOCAL_WORLD_SIZE", 1)  # torchrun's, on this node
     available = available_memory()
     if available is not None and size * processes > available:
         each = f" in each of {processes} processes" if processes > 1 else ""
@@ -186,17 +187,16 @@ def _make(path: Path, source: FolderSource | LmdbSource, key: dict[str, Any]) ->
         )
     get_root_logger().info("Decoding %d images, %s", len(sizes), _gigabytes(size))
     with written_whole(path) as file:
-        sizes, faults = _decode(source, sizes, partial(_write_at, file.fileno()))
+        sizes, faults = _decode(source, sizes, partial(_write_at, file, Lock()))
         index = json.dumps({"key": key, "sizes": sizes, "faults": faults}).encode()
         file.seek(size)
         file.write(index + sha256(index).digest() + len(index).to_bytes(_TRAILER - _SHA256, "little"))
 
 
-def _write_at(descriptor: int, start: int, pixels: np.ndarray) -> None:
-    data = memoryview(pixels)
-    while data:
-        written = os.pwrite(descriptor, data, start)
-        data, start = data[written:], start + written
+def _write_at(file: BinaryIO, lock: Lock, start: int, pixels: np.ndarray) -> None:
+    with lock:  # Windows has no pwrite
+        file.seek(start)
+        file.write(pixels)
 
 
 def _gigabytes(size: int) -> str:

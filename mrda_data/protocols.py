@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Len
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mrda_data.degradation import RealESRGANDegradation, Task
 from mrda_utils.errors import OptionError
@@ -67,7 +75,14 @@ class Protocol(Section):
     note: str = ""
     table: Literal["means", "kernels"] = "means"
     noise_sigma_255: Levels = Field([0.0])
-    kernels: Annotated[dict[Literal[2, 3, 4], Kernels], BeforeValidator(_of_each_scale)]
+    kernels: Annotated[dict[Literal[2, 3, 4], Kernels], BeforeValidator(_of_each_scale)] = Field({})
+    photos: dict[str, dict[str, float | str | bool] | None] = Field({})
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Protocol:
+        if bool(self.kernels) == bool(self.photos):
+            raise ValueError("kernels, photos: one of them")
+        return self
 
 
 class Case(NamedTuple):
@@ -77,7 +92,12 @@ class Case(NamedTuple):
     """Of kernel and noise, for files and rows; no two of a protocol have the same."""
     kernel: str
     """Of the kernel alone."""
-    task: Task
+    task: Task | None
+    """None draws one for each image."""
+    kind: Literal["classic", "photo", "realesrgan"] = "classic"
+    """Of degradation."""
+    noise_sigma_255: float = 0.0
+    """The protocol's noise level."""
 
 
 def read_protocols(path: Path) -> dict[str, Protocol]:
@@ -101,17 +121,23 @@ def _realesrgan_cases(scale: int) -> list[Case]:
     """The first draws of Real-ESRGAN's degradation with its published values, always the same ones."""
     degradation = RealESRGANDegradation(scale=scale)
     tasks = [degradation.sample(torch_generator(0, "realesrgan protocol", n)) for n in range(REALESRGAN_CASES)]
-    return [Case(f"draw{n}", f"draw{n}", task) for n, task in enumerate(tasks, 1)]
+    return [Case(f"draw{n}", f"draw{n}", task, "realesrgan") for n, task in enumerate(tasks, 1)]
+
+
+def _photo_cases(photos: dict[str, Task | None]) -> list[Case]:
+    return [Case(name, name, task, "realesrgan" if task is None else "photo") for name, task in photos.items()]
 
 
 def protocol_cases(protocol: str, scale: int) -> list[Case]:
-    """Every kernel of a protocol at each of its noise levels, one level after the other; of `realesrgan` its draws.
+    """Every kernel of a protocol at each of its noise levels, one level after the other; or its photographs or draws.
 
     Raises:
         OptionError: the protocol has no kernels for this scale.
     """
     if protocol == "realesrgan":
         return _realesrgan_cases(scale)
+    if PROTOCOLS[protocol].photos:
+        return _photo_cases(PROTOCOLS[protocol].photos)
     kernels = PROTOCOLS[protocol].kernels.get(scale)
     if kernels is None:
         raise OptionError(f"protocol: {protocol!r} has no kernels for scale {scale}")
@@ -124,5 +150,6 @@ def protocol_cases(protocol: str, scale: int) -> list[Case]:
                 name = f"{number}_{sigma_x:g}x{sigma_y:g}_{angle:g}deg"
             theta = math.radians(angle)
             task = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "noise_sigma_255": level}
-            cases.append(Case(name + (f"_noise{level:g}" if level else ""), name, task))
+            label = name + (f"_noise{level:g}" if level else "")
+            cases.append(Case(label, name, task, noise_sigma_255=level))
     return cases

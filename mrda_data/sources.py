@@ -7,17 +7,21 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from annotated_types import Ge, Len
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from mrda_data.decoding import VERSIONS
 from mrda_data.folders import list_images
 from mrda_data.images import PNG_HEADER, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
+from mrda_utils.errors import UserError
 from mrda_utils.files import user_cache
 
 BUNDLED = {
@@ -93,6 +97,23 @@ class BundledSource:
         return self._images[index]
 
 
+class JoinedSource:
+    """The images of several sources, one after the other.
+
+    Args:
+        parts: the sources, each with its folder, which goes before the names of its images.
+    """
+
+    def __init__(self, parts: dict[str, ImageSource]) -> None:
+        self.names = [f"{folder}/{name}" for folder, part in parts.items() for name in part.names]
+        self._images = [(part, index) for part in parts.values() for index in range(len(part.names))]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index`."""
+        part, own = self._images[index]
+        return part.read(own)
+
+
 def open_source(dataroot_gt: str) -> ImageSource:
     """Open `bundled:train`, `bundled:test`, an LMDB (a folder whose name ends in .lmdb) or a folder of image files."""
     if dataroot_gt.startswith("bundled:"):
@@ -159,22 +180,30 @@ def first_ten(items: list[str]) -> list[str]:
     return items[:10] + ([f"and {len(items) - 10} more"] if len(items) > 10 else [])
 
 
+_Pair = Annotated[list[Annotated[int, Ge(1)]], Len(2, 2)]
+_SIZES = TypeAdapter(dict[str, tuple[_Pair, _Pair]])  # name to (bytes, ns) of the file and (height, width) of the image
+
+
 class _ScanCache:
     """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
+        self.path = None  # nobody's home, nobody's cache
         what = f"{source.folder.resolve()} {VERSIONS}"
-        self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
+        with suppress(UserError, RuntimeError):
+            self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
         self.stamps = source.stamps()
 
     def load(self) -> dict[str, list[int]]:
         try:
-            stored = json.loads(self.path.read_text())
-            return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == stamp}
-        except (OSError, ValueError, TypeError, AttributeError):
+            stored = _SIZES.validate_json(self.path.read_bytes() if self.path else b"{}", strict=True)
+        except (OSError, ValueError):  # the latter of what this project has not written
             return {}
+        return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == stamp}
 
     def save(self, sizes: dict[str, list[int]]) -> None:
+        if self.path is None:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_suffix(f".{os.getpid()}.tmp")

@@ -79,12 +79,16 @@ def timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def device_name(device: torch.device) -> str:
     """What a time was measured on: the GPU, or the CPU with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{platform.processor() or platform.machine()}, MPS"
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.is_file() else "")
     name = model[1] if model else platform.processor() or platform.machine()

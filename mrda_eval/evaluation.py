@@ -14,13 +14,13 @@ import torch
 from basicsr.utils import tensor2img
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from mrda_data.degradation import Task
 from mrda_eval.complexity import timed
 from mrda_metric import Metric, MetricError
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
+from mrda_utils.progress import progress_bar
 
 
 class Item(NamedTuple):
@@ -32,6 +32,8 @@ class Item(NamedTuple):
     """(1, 3, scale h, scale w), where it is known."""
     task: Task | None = None
     """Degradation of lq, where it is known."""
+    where: tuple[str, str, str] = ("", "", "")
+    """Data set, image and kernel."""
 
 
 Restorer = Callable[[Item], Tensor]
@@ -93,11 +95,11 @@ def evaluate(
         UserError: an output with NaN or infinity, or of another size than expected; image and method are named.
     """
     own = range(rank, len(dataset), world_size)
-    for index in tqdm(own, dataset.opt["name"], disable=None if rank == 0 else True, leave=False):
+    for index in progress_bar(dataset.opt["name"], rank == 0, own, leave=False):
         data = dataset[index]
         gt = data["gt"][None].to(device) if "gt" in data else None
-        item = Item(data["lq"][None].to(device), gt, data.get("task"))
         where = dataset.opt["name"], data["lq_path"], data["kernel"]
+        item = Item(data["lq"][None].to(device), gt, data.get("task"), where)
         gt_image = _to_image(gt, "ground truth") if gt is not None else None
         # first: it would spoil every method's output
         lq_image = _to_image(item.lq, f"degradation of {' '.join(where)}", "look at its options")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from mrda_eval.report import Table
+from mrda_eval.tables import Table
 from mrda_utils.files import write_text
 
 TEMPLATE = Path(__file__).with_name("index.html.j2")

@@ -2,7 +2,15 @@
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-from mrda_inference.backends import backend_functions
-from mrda_inference.tiling import network_functions, upscale
+from importlib import import_module
+from typing import Any
 
 __all__ = ["backend_functions", "network_functions", "upscale"]
+_HOMES = {"backend_functions": "backends", "network_functions": "tiling", "upscale": "tiling"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import when asked for: torch takes seconds, in which a program can already say something."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

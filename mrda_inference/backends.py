@@ -1,9 +1,13 @@
-"""A student's two halves without torch: onnxruntime and OpenVINO, on the CPU."""
+"""A student's two halves without torch: onnxruntime and OpenVINO, on the CPU; and whether one is faster."""
 
 from __future__ import annotations
 
+import json
+import platform
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import numpy as np
@@ -12,13 +16,16 @@ from torch import Tensor
 
 from mrda_arch import MRDANet
 from mrda_arch.collapse import MIN_SIDE
-from mrda_inference.tiling import Encode, Restore
+from mrda_inference.tiling import Encode, Restore, network_functions
 from mrda_utils.errors import UserError
+from mrda_utils.files import user_cache, write_text
 
 Run = Callable[..., np.ndarray]
 """Inputs of a graph -> its output."""
 PRECISIONS = {"onnx": {torch.float32: "f32"}, "openvino": {torch.float32: "f32", torch.bfloat16: "bf16"}}
 """What each backend computes in, and OpenVINO's names for it."""
+CACHE = "backends.json"
+MEASURED_SIDE = 128  # pixels, of the image by which backends are compared
 
 
 @contextmanager
@@ -31,7 +38,7 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; pip install '.[{name}]'") from error
+        raise UserError(f'{error.name} is not installed; pip install ".[{name}]"') from error
 
 
 def backend_functions(
@@ -52,9 +59,9 @@ def backend_functions(
         raise ValueError(f"dtype: {dtype}, {backend} computes in {', '.join(map(str, PRECISIONS[backend]))}")
     load = {"onnx": _onnxruntime, "openvino": _openvino}[backend]
     with extra(backend):
-        from mrda_inference.onnx_graphs import onnx_graphs
+        from mrda_inference.onnx_graphs import onnx_halves
 
-        models = (graph.SerializeToString() for graph in onnx_graphs(net))
+        models = (graph.SerializeToString() for graph in onnx_halves(net))
         run_encode, run_restore = (load(model, PRECISIONS[backend][dtype]) for model in models)
     smallest = MIN_SIDE if len(net.rdan.upscaler) > 2 else 1  # of what `collapse_upscaler` makes
 
@@ -68,6 +75,41 @@ def backend_functions(
         return torch.from_numpy(run_restore(lq.contiguous().numpy(), idr.numpy()))
 
     return encode, restore
+
+
+def automatic_backend(net: MRDANet) -> Literal["torch", "openvino"]:
+    """What restores faster on this CPU in float32: OpenVINO where it is installed and was measured so, else torch.
+
+    Each kind of network is measured once, for a second or two, with the present number of threads; the answer is kept
+    in the user's cache until a package is updated.
+    """
+    known = net.hyper_parameters(net.state_dict())
+    try:
+        versions = [version(package) for package in ("torch", "openvino", "onnx")]
+    except PackageNotFoundError:
+        return "torch"
+    if known["modulation"] != "rdam":
+        return "torch"
+    key = json.dumps([known, versions, platform.node(), torch.get_num_threads()], sort_keys=True)
+    answers: dict[str, str] = {}
+    with suppress(OSError, RuntimeError, ValueError, TypeError):  # not there, damaged, or nobody's home
+        answers = dict(json.loads((user_cache() / CACHE).read_text(encoding="utf-8")))
+    if answers.get(key) not in ("torch", "openvino"):
+        answers[key] = min(("torch", "openvino"), key=lambda name: _seconds(net, name))
+        with suppress(UserError, RuntimeError):  # then it is measured again
+            write_text(json.dumps(answers), user_cache() / CACHE)
+    return answers[key]
+
+
+def _seconds(net: MRDANet, backend: Literal["torch", "openvino"]) -> float:
+    """Shortest of three times that a backend takes for one image."""
+    functions = network_functions(net) if backend == "torch" else backend_functions(net, backend)
+    lq, times = torch.rand(1, 3, MEASURED_SIDE, MEASURED_SIDE, generator=torch.Generator()), []
+    for _ in range(4):  # the first one is for warming up
+        begin = time.perf_counter()
+        functions[1](lq, functions[0](lq))
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
 
 
 def _onnxruntime(model: bytes, _: str) -> Run:

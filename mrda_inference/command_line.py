@@ -9,18 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
 
 from mrda_data.images import ImageError
 from mrda_data.sources import first_ten
+from mrda_inference.chosen_idr import parse, with_degradation
 from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
 from mrda_inference.inputs import files_to_make
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
-from mrda_inference.upscaler import DEFAULT_WEIGHTS, Upscaler, open_upscaler
+from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
+from mrda_utils import __version__
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
@@ -37,29 +39,32 @@ def main() -> None:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mrda-upscale", description="Upscale photographs.")
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="a student's .safetensors or .pth, or shipped:NAME")
-    parser.add_argument(
-        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
+    networks = parser.add_mutually_exclusive_group()
+    networks.add_argument(
+        "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
     )
-    parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
-    parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
-    parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
-    parser.add_argument("--height", type=int, help="of the output, pixels; without --width the shape is kept")
-    parser.add_argument("--background", type=_colour, help="colour behind transparent pictures: white, #ffeedd ...")
-    parser.add_argument("--strip", action="store_true", help="leave out EXIF, XMP and resolution")
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
-    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    networks.add_argument("--weights", help="in its place: a student's .safetensors or .pth, or shipped:NAME")
+    parser.add_argument("--list", action=_ListModels, help="tell what the shipped networks are for")
+    parser.add_argument(
+        "--as",
+        dest="degradation",
+        metavar="DEGRADATION",
+        help="take photographs for such ones, whatever the network finds: clean; or blur=2.4, noise=10, jpeg=60, or "
+        "several of them, blur=2,jpeg=60",
+    )
+    _add_output_options(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend",
-        choices=["torch", "onnx", "openvino"],
+        choices=["auto", "torch", "onnx", "openvino"],
         default="torch",
-        help="what computes; onnx (onnxruntime) and openvino: on the CPU, installed by pip install '.[openvino]'",
+        help="what computes (default torch); onnx (onnxruntime) and openvino: on the CPU, installed by "
+        'pip install ".[openvino]"; auto: openvino where it is installed and faster, measured once',
     )
     parser.add_argument(
         "--dtype",
@@ -72,6 +77,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return _checked(parser.parse_args(argv))
 
 
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the network's result."""
+    parser.add_argument(
+        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
+    )
+    parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
+    parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
+    parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
+    parser.add_argument("--height", type=int, help="of the output, pixels; without --width the shape is kept")
+    parser.add_argument("--background", type=_colour, help="colour behind transparent pictures: white, #ffeedd ...")
+    parser.add_argument("--strip", action="store_true", help="leave out EXIF, XMP and resolution")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
     """Options that are in range and go together."""
     if args.overlap < 0:
@@ -81,13 +102,25 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     suffix = args.output.suffix.lower() if args.output.suffix.lower() in LONGEST_SIDE else f".{args.format}"
     if args.quality is not None and suffix == ".png":
         raise OptionError(f"--quality {args.quality}: png has none; leave it out, or choose --format jpg")
-    if args.backend != "torch" and args.device not in ("auto", "cpu"):
+    if args.backend in ("onnx", "openvino") and args.device not in ("auto", "cpu"):
         raise OptionError(
             f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
         )
     if args.backend == "onnx" and args.dtype not in ("auto", "float32"):
         raise OptionError(f"--dtype {args.dtype}: --backend onnx computes in float32; openvino takes bfloat16 too")
     return args
+
+
+class _ListModels(argparse.Action):
+    """Prints the shipped networks and ends the program, as --help does."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        for name, model in MODELS.items():
+            print(f"{name:8}{model.purpose}")  # noqa: T201
+        parser.exit()
 
 
 def _colour(name: str) -> tuple[int, int, int]:
@@ -108,9 +141,13 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """
     args = _parse(argv)
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
+    degradation = None if args.degradation is None else parse(args.degradation)
     targets = files_to_make(args.input, args.output, args.format)
     set_numerics()
-    upscaler = open_upscaler(args.weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
+    weights = args.weights or MODELS[args.model].weights
+    upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
+    if degradation is not None:
+        upscaler = with_degradation(upscaler, degradation)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
     try:
         with ThreadPoolExecutor(max_workers=1) as writer:

@@ -103,9 +103,10 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
 
 def fetched(tensor: Tensor) -> Callable[[], Tensor]:
     """Begin to copy a tensor to the CPU; the function that is returned waits for it alone, not for later work."""
+    if tensor.device.type != "cuda":  # MPS would not tell when a copy beside it has arrived
+        here = tensor.cpu()
+        return lambda: here
     copy = tensor.to("cpu", non_blocking=True)
-    if tensor.device.type != "cuda":
-        return lambda: copy
     arrival = torch.cuda.current_stream(tensor.device).record_event()
 
     def wait() -> Tensor:

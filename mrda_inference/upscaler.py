@@ -11,14 +11,29 @@ import torch
 from torch import Tensor
 
 from mrda_arch import MRDANet, network_from_file
-from mrda_inference.backends import backend_functions
+from mrda_inference.backends import automatic_backend, backend_functions
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError
 from mrda_utils.memory import available_memory
 from mrda_utils.shipped import PREFIX, shipped_weights
 
-DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
+
+class Model(NamedTuple):
+    """A shipped network, by the name that users choose it by."""
+
+    weights: str
+    purpose: str
+
+
+MODELS = {
+    "photo": Model("shipped:mrda_lite_x4_photo", "any photograph: blurred, noisy, JPEG, or clean"),
+    "blur": Model(
+        "shipped:mrda_lite_x4_student", "blurred and clean photographs; sharper there, but sharpens noise and JPEG"
+    ),
+}
+DEFAULT_MODEL = "photo"
+DEFAULT_WEIGHTS = MODELS[DEFAULT_MODEL].weights
 MEMORY = 2**30  # bytes that feature maps may take on the CPU, which has other work as well
 SMALLEST_TILE = 96  # pixels
 LARGEST_TILE = 2048  # pixels; what still larger ones share of their area, below 2 %, no longer costs time
@@ -49,31 +64,33 @@ def open_upscaler(
 
     Args:
         weights: a file, or `shipped:<name>`.
-        device: of `backend` torch; the others compute on the CPU.
+        device: of `backend` torch and auto; the others compute on the CPU.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        backend: `torch`, `onnx`, `openvino`.
+        backend: `torch`, `onnx`, `openvino`; `auto`: the faster of torch and OpenVINO, see `automatic_backend`.
         tile: longest side of a tile, LR pixels; None: as memory allows.
         overlap: of tiles, LR pixels.
 
     Raises:
         UserError: no such weights or device; a combination that cannot be.
     """
-    place = find_device(device if backend == "torch" else "cpu", dtype)
+    place = find_device(device if backend in ("torch", "auto") else "cpu", dtype)
     net = student(weights)
     kind = fast_dtype(place) if dtype == "auto" else getattr(torch, dtype)
+    if backend == "auto":
+        backend = automatic_backend(net) if (place.type, kind) == ("cpu", torch.float32) else "torch"
     halves = network_functions(net, place, kind) if backend == "torch" else backend_functions(net, backend, kind)
     return Upscaler(net, *halves, place, kind, tile, overlap)
 
 
 # ----------------------------------------------------------------------------------------- weights, device, memory
 def find_device(name: str, dtype: str = "float32") -> torch.device:
-    """Device of this name; `auto` is CUDA where there is one.
+    """Device of this name; `auto` is CUDA where there is one, else Apple's MPS.
 
     Raises:
         OptionError: it is not there, gives nothing back (`meta`), or cannot compute in `dtype`.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()

@@ -15,23 +15,20 @@ from torch import Tensor, nn
 
 from mrda_metric.metric import Kind, register
 from mrda_utils import checkpoint
-from mrda_utils.errors import UserError
+from mrda_utils.fields import FilePath
+from mrda_utils.perceptual_files import imagenet_weights
 from mrda_utils.tensor_cache import tensor_cache
 
-ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 MIN_SIDE = 31  # pixels; AlexNet's poolings leave nothing of less
 
 
 def alexnet_file(weights: str | None = None) -> Path:
-    """Where the trunk's weights are: the file `weights`, or the place where torch caches this download.
+    """Where the trunk's weights are: the file `weights`, or the one in torch's cache.
 
     Raises:
         UserError: it is not there; nothing is downloaded.
     """
-    path = Path(weights or Path(torch.hub.get_dir(), "checkpoints", Path(ALEXNET_URL).name))
-    if not path.is_file():
-        raise UserError(f"LPIPS needs AlexNet's weights: put {ALEXNET_URL} at {path}, or name the file by 'weights'")
-    return path
+    return imagenet_weights("alexnet", weights, "LPIPS, 'weights'")
 
 
 @tensor_cache(maxsize=1)
@@ -66,14 +63,15 @@ def _weights(options: dict[str, Any]) -> Path:
 
 
 @register(Kind(higher_is_better=False, digits=4, weights=_weights))
-def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: str | None = None) -> float:
+def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int, weights: FilePath | None = None) -> float:
     """LPIPS 0.1 with AlexNet; lower is better.
 
     Args:
         img: (H, W, 3) uint8 BGR.
         img2: the reference, likewise.
         crop_border: left out at each side, pixels.
-        weights: file with torchvision's AlexNet, alexnet-owt-7be5be79.pth; by default where torch's cache has it.
+        weights: file of torchvision's AlexNet or of scripts/fetch_perceptual_weights.py; by default where torch's
+            cache has it.
 
     Returns:
         The distance, 0 for equal images; NaN for images of less than 31 pixels a side, which AlexNet cannot take.

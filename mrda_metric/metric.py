@@ -130,11 +130,15 @@ class Metric:
                 raise MetricError(f"val.metrics.{self.name}: {reason}; use larger ones, or leave it out") from error
 
 
-def metrics_of(options: dict[str, dict[str, Any]]) -> list[Metric]:
+def metrics_of(options: dict[str, dict[str, Any]], complete: bool = False) -> list[Metric]:
     """The metrics of an option file's `val.metrics`, name to options.
 
+    Args:
+        options: see above.
+        complete: see that the weights they need are there.
+
     Raises:
-        UserError: `better` contradicts what the metric is.
+        UserError: `better` contradicts what the metric is, or with `complete`, weights are missing.
     """
     metrics = []
     for name, opt in options.items():
@@ -142,5 +146,9 @@ def metrics_of(options: dict[str, dict[str, Any]]) -> list[Metric]:
         direction = "higher" if metric.kind.higher_is_better else "lower"
         if opt.get("better", direction) != direction:
             raise UserError(f"val.metrics.{name}.better: {opt['better']!r}, but {direction} is better; leave it out")
+        try:
+            _ = complete and metric.weights_file()
+        except UserError as error:
+            raise UserError(f"val.metrics.{name}: {error}") from error
         metrics.append(metric)
     return metrics

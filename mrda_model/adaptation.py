@@ -145,6 +145,16 @@ def adapted_features(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation) -> Tenso
         return _body(mln, weights, lq, how).to(lq.dtype)
 
 
+def adaptation_errors(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation) -> tuple[Tensor, Tensor]:
+    """L1 error of MLN's SR images before and after its steps on (lq, gt): scalars, which adapting is to lower."""
+    lq_up, errors = imresize(lq, mln.upscale), []
+    for alike in (how._replace(inner_lrs=()), how):
+        weights = adapt(mln, lq, gt, alike)
+        with torch.no_grad():
+            errors.append(F.l1_loss(super_resolve(mln, weights, lq, lq_up, how).to(gt), gt))
+    return errors[0], errors[1]
+
+
 def meta_gradient(
     mln: MLN, support: TaskBatch, query: TaskBatch, how: Adaptation, loss_fn: Loss, *, first_order: bool = True
 ) -> tuple[Tensor, list[Tensor]]:

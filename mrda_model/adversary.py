@@ -8,12 +8,13 @@ import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_model.adaptation import TaskBatch
-from mrda_model.guarded_step import guarded_step
+from mrda_model.guarded_step import Step, guarded_step
+from mrda_model.parallel import parallel
 from mrda_model.perceptual import build_perceptual_loss
+from mrda_model.precision import autocast
 from mrda_utils import checkpoint
 
 POWER_ITERATIONS = 20  # before the first step: largest singular values to a few percent
@@ -33,16 +34,13 @@ class Adversary:
 
     def __init__(self, opt: dict, device: torch.device) -> None:
         train_opt = opt["train"]
-        self.device, self.amp = device, train_opt["amp"] == "bf16"
+        self.device, self.amp = device, train_opt["amp"]
         self.bare = build_network(opt["network_d"]).to(device).eval()
         for _ in range(POWER_ITERATIONS):
             self._power_iteration()
         if "pretrain_network_d" in opt["path"]:
             checkpoint.load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
-        self.net_d: nn.Module = self.bare
-        if opt["dist"]:
-            devices = [device] if device.type == "cuda" else None
-            self.net_d = DistributedDataParallel(self.bare, devices, broadcast_buffers=False)
+        self.net_d = parallel(self.bare, device, broadcast_buffers=False) if opt["dist"] else self.bare
         self.cri_gan = build_loss(train_opt["gan_opt"]).to(device)
         self.cri_perceptual = None
         if "perceptual_opt" in train_opt:
@@ -67,7 +65,7 @@ class Adversary:
         """What the generator pays: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
         losses = {}
         if self.cri_perceptual is not None:
-            with self._autocast():
+            with autocast(self.device, self.amp):
                 perceptual, style = self.cri_perceptual(sr, perceptual_gt)
             if perceptual is not None:
                 losses["l_percep"] = perceptual.to(sr)
@@ -101,7 +99,7 @@ class Adversary:
         self.shift = torch.where(now.isfinite(), self.shift.lerp(now, 1 / DRIFT_STEPS), self.shift)
         return self.shift.abs().max()
 
-    def step(self, losses: dict[str, Tensor]) -> Tensor:
+    def step(self, losses: dict[str, Tensor]) -> Step:
         """Take the discriminator's step; see `guarded_step`."""
         return guarded_step(self.optimizer, losses.values())
 
@@ -112,8 +110,5 @@ class Adversary:
         self.bare.eval()
 
     def _judge(self, net: nn.Module, image: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.amp):
             return net(image).to(image)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)

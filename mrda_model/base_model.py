@@ -14,57 +14,47 @@ from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from mrda_data.degradation import Task, build_degradation
 from mrda_data.degradation.sharpen import usm_sharpen
-from mrda_data.gt_dataset import crops
 from mrda_eval.complexity import count_parameters
 from mrda_eval.evaluation import Restorer
 from mrda_metric import metrics_of
 from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.adversary import Adversary
+from mrda_model.degraded_tasks import DegradedTasks
 from mrda_model.frozen import degradation_name, freeze
 from mrda_model.guarded_step import guarded_step
+from mrda_model.parallel import parallel
+from mrda_model.precision import autocast
 from mrda_model.restorers import network_restorer
-from mrda_model.trained_part import TrainedPart
+from mrda_model.trained_part import TrainedPart, resume_parts
 from mrda_utils import checkpoint
-from mrda_utils.errors import UserError
-from mrda_utils.seeding import torch_generator
 
 
 class StageModel(SRModel):
     """Parent of the stages; a stage adds its step (`optimize_parameters`) and, where needed, its restorer."""
 
     find_unused_parameters = False
-    start_stage: str | None = None  # stage whose weights `path.pretrain_network_g` must come from
+    start_stage: str | tuple[str, ...] | None = None  # stages whose weights `path.pretrain_network_g` must come from
     adversary: Adversary | None = None  # with `network_d`
 
     def __init__(self, opt: dict) -> None:
-        self.degradation = build_degradation(opt["degradation"], opt["scale"])
-        kind = degradation_name(opt["degradation"])
-        self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], kind)
+        self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
-        self.metrics = metrics_of(opt["val"]["metrics"]) if "val" in opt else []
-        for metric in self.metrics:
-            try:
-                metric.weights_file()
-            except UserError as error:
-                raise UserError(f"val.metrics.{metric.name}: {error}") from error
+        self.conditions: dict[str, str] = {}  # of the run, stored with its states
+        self.metrics = metrics_of(opt["val"]["metrics"], complete=True) if "val" in opt else []
         super().__init__(opt)
+        self.degraded_tasks = DegradedTasks(opt, self.device)
 
     # ------------------------------------------------------------------------------------------------ construction
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Move to the device; wrap with DistributedDataParallel, also on the CPU, when there are several processes."""
+        """Move to the device, and wrap where there are several processes."""
         layout = torch.channels_last if self.opt["train"]["channels_last"] else torch.preserve_format
         net = net.to(self.device, memory_format=layout)
-        if self.opt["dist"]:
-            devices = [self.device] if self.device.type == "cuda" else None
-            for buffer in net.buffers():  # DDP's broadcast refuses the strides that channels last gives to sides of 1
-                buffer.data = buffer.clone(memory_format=torch.contiguous_format)
-            net = DistributedDataParallel(net, devices, find_unused_parameters=self.find_unused_parameters)
-        return net
+        return (
+            parallel(net, self.device, find_unused_parameters=self.find_unused_parameters) if self.opt["dist"] else net
+        )
 
     def print_network(self, net: nn.Module) -> None:
         """Log a network's name and size."""
@@ -80,9 +70,8 @@ class StageModel(SRModel):
         """EMA network, pixel loss and optimizer."""
         train_opt = self.opt["train"]
         self.net_g.train()
-        self.ema_decay = train_opt["ema_decay"]
-        if self.ema_decay > 0:
-            self.net_g_ema = freeze(deepcopy(self.get_bare_model(self.net_g)))
+        self.ema_decay, bare = train_opt["ema_decay"], self.get_bare_model(self.net_g)
+        self.net_g_ema = freeze(deepcopy(bare)) if self.ema_decay > 0 else None
         if train_opt.get("compile"):
             self.net_g.compile()
         self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
@@ -90,13 +79,14 @@ class StageModel(SRModel):
         self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
         # fused: the only form that skips a step without asking the device, see `guarded_step`
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
-        ema = self.net_g_ema if self.ema_decay > 0 else None
-        self.parts = [TrainedPart("g", self.get_bare_model(self.net_g), self.optimizer_g, ema)]
+        self.parts = [TrainedPart("g", bare, self.optimizer_g, self.net_g_ema)]
         if "network_d" in self.opt:
             self.adversary = Adversary(self.opt, self.device)
             self.parts.append(TrainedPart("d", self.adversary.bare, self.adversary.optimizer))
         self.optimizers = [part.optimizer for part in self.parts]  # BasicSR's log reads their learning rates
-        self.skipped = torch.zeros(2, device=self.device)  # steps without finite gradients: all, and the last in a row
+        # both stay on the device until they are logged: other scalars of the last step than its losses; and the steps
+        # without finite gradients, all of them and the last in a row
+        self.watched, self.skipped = {}, torch.zeros(2, device=self.device)
 
     # -------------------------------------------------------------------------------------------------------- step
     def update_learning_rate(self, current_iter: int, warmup_iter: int = 0) -> None:
@@ -105,23 +95,8 @@ class StageModel(SRModel):
             part.set_learning_rate(self.opt["train"], current_iter, warmup_iter)
 
     def feed_data(self, data: dict) -> None:
-        """Degrade the crops `data["gt"]` (tasks * images, 3, H, W) uint8, each task or image by a draw of its own."""
-        images = self.opt["datasets"]["train"]["images_per_task"]
-        gts = crops(data, self.device)
-        lqs = []
-        for gt, sample in zip(gts.split(self.images_per_draw), data["sample"][:: self.images_per_draw], strict=True):
-            lqs.append(self.degradation.apply(gt, *self.draw(int(sample))))
-        self.tasks = [TaskBatch(*task) for task in zip(torch.cat(lqs).split(images), gts.split(images), strict=True)]
-
-    @property
-    def images_per_draw(self) -> int:
-        """Images that share a draw of the degradation."""
-        return self.opt["datasets"]["train"]["images_per_task"] if self.opt["degradation_per"] == "task" else 1
-
-    def draw(self, sample: int) -> tuple[Task, torch.Generator]:
-        """Degradation parameters of a sample number, and the generator of its task's (or image's) noise."""
-        generator = torch_generator(self.opt["manual_seed"], "task", sample // self.images_per_draw)
-        return self.degradation.sample(generator), generator
+        """Degrade a batch of GTDataset's crops."""
+        self.tasks = self.degraded_tasks(data)
 
     def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
         """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on what `net_g` makes of lq."""
@@ -141,20 +116,15 @@ class StageModel(SRModel):
         """Forward pass of `net_g` in the precision and memory format of the options."""
         if self.opt["train"]["channels_last"]:
             lq = lq.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
+        with autocast(self.device, self.opt["train"]["amp"]):
             return self.net_g(lq, *args, **kwargs)
-
-    def autocast(self) -> torch.autocast:
-        """`train.amp`."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt["train"]["amp"] == "bf16")
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One optimizer step on the mean over micro-batches (and processes) of the stage's losses."""
         self.optimizer_g.zero_grad()
         if self.adversary:
             self.adversary.begin_step()
-        count = self.opt["train"]["accumulation_steps"]
-        size = self.opt["datasets"]["train"]["tasks_per_gpu"]
+        count, size = self.opt["train"]["accumulation_steps"], self.opt["datasets"]["train"]["tasks_per_gpu"]
         trains_g = self.adversary is None or self.adversary.generator_turn(current_iter)
         total: dict[str, Tensor] = defaultdict(float)
         for step in range(count):
@@ -176,18 +146,22 @@ class StageModel(SRModel):
         """Optimizer and EMA steps with the reduced gradients; skipped on every process if anything is not finite."""
         skipped = torch.zeros((), device=self.device)
         if self.adversary:
-            skipped = self.adversary.step(self.losses)
+            skipped, self.watched["grad_norm_d"] = self.adversary.step(self.losses)
         if trains_g:
             clip = self.opt["train"].get("clip_grad_norm")
-            skipped = torch.maximum(skipped, guarded_step(self.optimizer_g, self.losses.values(), clip))
+            own, self.watched["grad_norm"] = guarded_step(self.optimizer_g, self.losses.values(), clip)
+            skipped = torch.maximum(skipped, own)
             if self.ema_decay > 0:
                 self.parts[0].average(self.ema_decay)
-        # on the device: the host reads it with the log
         self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step, averaged over processes; every process must call it."""
         return self.reduce_loss_dict(self.losses)
+
+    def watch(self) -> dict[str, Tensor]:
+        """What else is worth a curve after a step: scalars of this process, no losses; costs time, so ask seldom."""
+        return self.watched
 
     def skipped_steps(self) -> tuple[int, int]:
         """Steps skipped so far, and how many of them are the latest ones; the same on every process."""
@@ -196,7 +170,7 @@ class StageModel(SRModel):
     # -------------------------------------------------------------------------------------------------- validation
     def trained_network(self) -> nn.Module:
         """The network to validate: averaged weights where there are any."""
-        return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
+        return self.parts[0].net if self.net_g_ema is None else self.net_g_ema
 
     def restorer(self) -> Restorer:
         """How this stage super-resolves an image in validation."""
@@ -228,27 +202,24 @@ class StageModel(SRModel):
             "best_metric_results": self.best_metric_results,
             "validated_iter": self.validated_iter,
             "skipped": self.skipped.tolist(),
+            "conditions": self.conditions,
         }
         path = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
         checkpoint.save(state, path)
         return path
 
-    def resume_training(self, resume_state: dict, state_path: Path) -> None:
+    def resume_training(self, resume_state: dict, state_path: Path, changed: bool = False) -> None:
         """Take up a state of `save` and its weights; from here on the run is what it would have been.
+
+        Args:
+            resume_state: what `checkpoint.load_state` read from `state_path`.
+            state_path: the weights lie in a folder beside its own.
+            changed: take up a state of another degradation, too.
 
         Raises:
             CheckpointError: damaged files, or a state of another stage, scale or degradation.
         """
-        origin, own = resume_state["mrda"], self.provenance._asdict()
-        for key, value in own.items():
-            if origin[key] != value:
-                theirs, ours = checkpoint.different_parts(str(origin[key]), str(value))
-                raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
-        if len(self.parts) != len(resume_state["optimizers"]):
-            there, here = ("without", "with") if self.adversary else ("with", "without")
-            raise checkpoint.CheckpointError(f"{state_path}: trained {there} network_d, the option file is {here} it")
-        for part, moments in zip(self.parts, resume_state["optimizers"], strict=True):
-            part.resume(moments, state_path)
+        resume_parts(self.parts, self.provenance, resume_state, state_path, changed)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder
         self.validated_iter = resume_state["validated_iter"]

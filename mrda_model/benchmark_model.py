@@ -9,11 +9,12 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
+from mrda_data.sr_folder import SRFolder
 from mrda_eval.complexity import LR_SIZE, Complexity, count_mult_adds, count_parameters, input_shapes
 from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Adaptation
 from mrda_model.frozen import build_frozen, freeze
-from mrda_model.restorers import bicubic_restorer, luma_restorer, network_restorer, teacher_oracle
+from mrda_model.restorers import bicubic_restorer, folder_restorer, luma_restorer, network_restorer, teacher_oracle
 from mrda_utils.checkpoint import load_network
 from mrda_utils.errors import OptionError
 
@@ -28,6 +29,7 @@ class MRDATestModel(BaseModel):
         self.restorers: dict[str, Restorer] = {"Bicubic": bicubic_restorer(opt["scale"])}
         self.complexity: dict[str, Complexity] = {}  # of the restorers that have a network
         self.oracles: set[str] = set()  # of the restorers, those that need the ground truth
+        self.folders: set[str] = set()  # of the restorers, those that read what another program made
         for name, baseline in opt["baselines"].items():
             self._add_baseline(name, baseline)
         if "network_g" in opt:
@@ -42,6 +44,10 @@ class MRDATestModel(BaseModel):
             self.oracles.add("Teacher (oracle)")
 
     def _add_baseline(self, name: str, baseline: dict) -> None:
+        if "sr" in baseline:
+            self.restorers[name] = folder_restorer(SRFolder(name, baseline["sr"]))
+            self.folders.add(name)
+            return
         network_opt = baseline["network"]
         net = build_network(network_opt)
         load_network(net, baseline["path"], baseline["param_key"])

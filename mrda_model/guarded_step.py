@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_grad_norm: float | None = None) -> Tensor:
+class Step(NamedTuple):
+    """Scalars on the device: nobody has waited for them."""
+
+    skipped: Tensor
+    """1 if the step was skipped (everywhere), 0 if it was taken."""
+    norm: Tensor
+    """Of the whole gradient, before it was clipped."""
+
+
+def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_grad_norm: float | None = None) -> Step:
     """Clip the gradient, step if all of it and the losses are finite on every process.
 
     The decision stays on the device: a fused Adam leaves weights, moments and its step count alone where `found_inf`
@@ -19,9 +29,6 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
         optimizer: fused Adam; its parameters' gradients are reduced over processes already.
         losses: scalars of this step, this process's.
         clip_grad_norm: largest norm of the whole gradient.
-
-    Returns:
-        A scalar, 1 if the step was skipped (everywhere) and 0 if it was taken.
 
     Raises:
         RuntimeError: a gradient or moment in another layout than its weight; nothing has moved then.
@@ -36,7 +43,7 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
         dist.all_reduce(skipped, dist.ReduceOp.MAX)
     optimizer.found_inf, optimizer.grad_scale = skipped, None
     optimizer.step()
-    return skipped
+    return Step(skipped, norm)
 
 
 def _check_layouts(optimizer: torch.optim.Adam, parameters: list[nn.Parameter]) -> None:

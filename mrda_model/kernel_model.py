@@ -36,7 +36,7 @@ class MRDAKernelModel(StageModel):
         """Degrade the crops as every stage does, and remember each image's kernel."""
         super().feed_data(data)
         size = self.opt["degradation"]["kernel_size"]
-        draws = [self.draw(int(sample))[0] for sample in data["sample"]]
+        draws = [self.degraded_tasks.draw(int(sample))[0] for sample in data["sample"]]
         gt = self.tasks[0].gt
         kernels = send(torch.stack([task_kernel(task, size) for task in draws]), gt.device, gt.dtype)
         images = self.opt["datasets"]["train"]["images_per_task"]

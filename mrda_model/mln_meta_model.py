@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 
 from mrda_eval.evaluation import Restorer
-from mrda_model.adaptation import Adaptation, TaskBatch, meta_gradient
+from mrda_model.adaptation import Adaptation, TaskBatch, adaptation_errors, meta_gradient
 from mrda_model.base_model import StageModel
 from mrda_model.restorers import mln_oracle
 
@@ -17,7 +17,7 @@ from mrda_model.restorers import mln_oracle
 class MLNMetaModel(StageModel):
     """Each task's images are split into support, for the inner steps, and query, for the outer loss."""
 
-    start_stage = "MLNBicubicModel"
+    start_stage = "MLNBicubicModel", "MLNMetaModel"
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Freeze the upscaler (but for paper Table VI).
@@ -48,6 +48,13 @@ class MLNMetaModel(StageModel):
                 parameter.grad /= self.opt["world_size"]
         self.losses = {"l_meta": torch.stack(losses).mean()}
         self.apply_gradients()
+
+    def watch(self) -> dict[str, Tensor]:
+        """Besides, what adapting to the last batch's first support images did to MLN's error on them."""
+        k = self.opt["train"]["meta"]["num_support"]
+        lq, gt = self.tasks[0]
+        before, after = adaptation_errors(self.net_g, lq[:k], gt[:k], Adaptation(**self.opt["adaptation"]))
+        return {**super().watch(), "adaptation_l1_before": before, "adaptation_l1_after": after}
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the image that it restores."""

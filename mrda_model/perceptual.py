@@ -1,7 +1,8 @@
-"""BasicSR's perceptual loss on VGG19 weights that are there."""
+"""BasicSR's perceptual loss on VGG weights that are there."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -15,21 +16,33 @@ from mrda_utils import checkpoint
 
 
 def build_perceptual_loss(opt: dict) -> nn.Module:
-    """Build `PerceptualLoss` (see BasicSR) on VGG19 with the weights of `vgg_weights` (see `vgg_path`).
+    """Build `PerceptualLoss` (see BasicSR) on the VGG of `vgg_type` with the weights of `vgg_weights` (see `vgg_path`).
 
     BasicSR would look for the weights relative to the working directory, and else download them on every process.
     """
-    opt = {**opt}
-    path = vgg_path(opt.pop("vgg_weights", None), debug=True)  # the command line has refused what it should
+    path = vgg_path(opt, debug=True)  # the command line has refused what it should
+    opt = {key: value for key, value in opt.items() if key != "vgg_weights"}
 
-    def vgg19(pretrained: bool) -> nn.Module:
-        net = torchvision.models.vgg19(weights=None, init_weights=False)
+    def vgg(pretrained: bool) -> nn.Module:
+        net = getattr(torchvision.models, opt["vgg_type"])(weights=None, init_weights=False)
         if path is not None:
-            checkpoint.load_network(net, path, "params")
+            _load_features(net.features, path, opt["vgg_type"])
         return net
 
     with (
-        patch.object(vgg_arch, "vgg", SimpleNamespace(vgg19=vgg19)),
+        patch.object(vgg_arch, "vgg", SimpleNamespace(**{opt["vgg_type"]: vgg})),
         patch.object(vgg_arch, "VGG_PRETRAIN_PATH", ""),
     ):
         return build_loss(opt)
+
+
+def _load_features(features: nn.Module, path: Path, vgg_type: str) -> None:
+    """Load the convolutions of a file, whether or not it has the classifier as well."""
+    stored = checkpoint.weights_of(checkpoint.load(path), "params", path)
+    own = {name.removeprefix("features."): value for name, value in stored.items() if name.startswith("features.")}
+    try:
+        features.load_state_dict(own)
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(
+            f"{path}: no {vgg_type} of torchvision: {checkpoint.reasons(error)}"
+        ) from error

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mrda_arch import MLN, MRDAKernelNet, MRDANet
 from mrda_data.degradation.kernels import task_kernel
+from mrda_data.sr_folder import SRFolder
 from mrda_eval.evaluation import Item, Restorer
 from mrda_model.adaptation import Adaptation, adapt, adapted_features, super_resolve
 from mrda_utils.resize import imresize
@@ -47,6 +48,11 @@ def luma_restorer(restore: Restorer, scale: int) -> Restorer:
         return rgb + change * (255 / 219)  # the same for R, G and B, which changes Y and leaves Cb and Cr
 
     return restore_rgb
+
+
+def folder_restorer(folder: SRFolder) -> Restorer:
+    """Another program, whose SR images lie in a folder."""
+    return lambda item: folder.read(*item.where).to(item.lq)
 
 
 def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:

@@ -13,6 +13,7 @@ from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.base_model import StageModel
 from mrda_model.frozen import build_frozen, demanded_degradation
 from mrda_model.idr_target import IDRTarget
+from mrda_model.precision import autocast
 
 
 @MODEL_REGISTRY.register()
@@ -23,8 +24,9 @@ class MRDAStudentModel(StageModel):
 
     def __init__(self, opt: dict) -> None:
         kd_opt = {**opt["train"]["kd_opt"]}
-        self.kd_warmup_iter = kd_opt.pop("warmup_iter")
+        self.kd_warmup_iter, self.kd_every = kd_opt.pop("warmup_iter"), kd_opt.pop("every")
         self.find_unused_parameters = self.kd_warmup_iter > 0  # RDAN rests meanwhile
+        self.idrs: tuple[Tensor, Tensor] | None = None  # the student's and the teacher's, of the last distillation
         super().__init__(opt)
         self.cri_kd = build_loss(kd_opt)
         self.idr_target = IDRTarget(opt, self.device)
@@ -47,13 +49,30 @@ class MRDAStudentModel(StageModel):
         """
         lq, gt = stack(tasks)
         seen = None  # the image itself
-        with torch.no_grad(), self.autocast():
-            target = self.den_t(self.idr_target(tasks))
         if self.opt["train"]["idr_per"] == "task":
             seen = torch.cat([task.lq.roll(current_iter, 0) for task in tasks])
-            target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
+        warms_up = current_iter <= self.kd_warmup_iter
+        distils = warms_up or current_iter % self.kd_every == 0
+        target = self.teacher_idr(tasks) if distils else None  # before the student's graph takes memory
         sr, idr = self.run_network(lq, seen, return_idr=True)
-        losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
-        if current_iter > self.kd_warmup_iter:
-            losses |= self.restoration_losses(sr, gt)
-        return losses
+        losses = {}
+        if distils:
+            self.idrs = idr.detach().to(gt), target.to(gt)
+            losses = self.cri_kd(idr.to(gt), target.to(gt))._asdict()
+        return losses if warms_up else losses | self.restoration_losses(sr, gt)
+
+    @torch.no_grad()
+    def teacher_idr(self, tasks: Sequence[TaskBatch]) -> Tensor:
+        """Return the teacher's representations (N, 4 w), with `train.idr_per: task` the mean of each task."""
+        with autocast(self.device, self.opt["train"]["amp"]):
+            target = self.den_t(self.idr_target(tasks))
+        if self.opt["train"]["idr_per"] == "task":
+            target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
+        return target
+
+    def watch(self) -> dict[str, Tensor]:
+        """Besides, how far the student's representations were from the teacher's, over the length of the latter."""
+        if self.idrs is None:  # nothing was distilled yet
+            return super().watch()
+        found, target = self.idrs
+        return {**super().watch(), "idr_distance": ((found - target).norm(dim=1) / target.norm(dim=1)).mean()}

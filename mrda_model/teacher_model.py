@@ -8,7 +8,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mrda_eval.evaluation import Restorer
-from mrda_model.adaptation import TaskBatch, stack
+from mrda_model.adaptation import TaskBatch, adaptation_errors, stack
 from mrda_model.base_model import StageModel
 from mrda_model.idr_target import IDRTarget
 from mrda_model.restorers import teacher_oracle
@@ -28,6 +28,11 @@ class MRDATeacherModel(StageModel):
         """Eq. (2), or (3) with a discriminator (Alg. 2, lines 4-11)."""
         lq, gt = stack(tasks)
         return self.restoration_losses(self.run_network(lq, self.idr_target(tasks)), gt)
+
+    def watch(self) -> dict[str, Tensor]:
+        """Besides, what adapting to the last batch's first task did to MLN's error."""
+        before, after = adaptation_errors(self.idr_target.mln, *self.tasks[0], self.idr_target.adaptation)
+        return {**super().watch(), "adaptation_l1_before": before, "adaptation_l1_after": after}
 
     def restorer(self) -> Restorer:
         """Oracle: MLN adapts on the ground truth of the image."""

@@ -60,3 +60,33 @@ class TrainedPart:
         if self.ema is not None:
             checkpoint.load_network(self.ema, path, "params_ema")
         checkpoint.load_moments(self.optimizer, moments, state_path)
+
+
+def resume_parts(
+    parts: list[TrainedPart],
+    provenance: checkpoint.Provenance,
+    state: dict[str, Any],
+    state_path: Path,
+    changed: bool = False,
+) -> None:
+    """Take up a training state of the same stage, scale and degradation, and the weights that belong to it.
+
+    Args:
+        parts: what takes it up.
+        provenance: of this training.
+        state: the state.
+        state_path: its file, for messages.
+        changed: another degradation is meant.
+
+    Raises:
+        CheckpointError: damaged files, or a state of another training.
+    """
+    for key, value in provenance._asdict().items():
+        if state["mrda"][key] != value and not (changed and key == "degradation"):
+            theirs, ours = checkpoint.different_parts(str(state["mrda"][key]), str(value))
+            raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
+    if len(parts) != len(state["optimizers"]):
+        there, here = ("without", "with") if len(parts) > 1 else ("with", "without")
+        raise checkpoint.CheckpointError(f"{state_path}: trained {there} network_d, the option file is {here} it")
+    for part, moments in zip(parts, state["optimizers"], strict=True):
+        part.resume(moments, state_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -17,7 +16,9 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
-from mrda_utils.distributed import Process, start
+from mrda_utils import __version__
+from mrda_utils.arguments import HelpFormatter
+from mrda_utils.distributed import Process, environment_number, start
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights
@@ -33,12 +34,17 @@ class Run(NamedTuple):
     auto_resume: bool
     option_text: str
     """The option file as read, under a header with date and command."""
+    resume_changed: bool = False
+    """Go on although the state is of another seed or degradation."""
     save_lr: Path | None = None
     """Where a test also writes its LR images."""
 
 
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train one stage." if is_train else "Test on benchmark protocols.")
+    parser = argparse.ArgumentParser(
+        description="Train one stage." if is_train else "Test on benchmark protocols.", formatter_class=HelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument("-opt", required=True, help="option file (YAML)")
     parser.add_argument(
         "--launcher",
@@ -48,6 +54,9 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
     )
     if is_train:
         parser.add_argument("--auto_resume", action="store_true", help="go on from the newest usable state of this run")
+        parser.add_argument(
+            "--resume_changed", action="store_true", help="go on from a state of another seed or degradation, too"
+        )
     else:
         parser.add_argument(
             "--save_lr", type=Path, metavar="FOLDER", help="also write the LR images, a folder a BenchmarkDataset"
@@ -61,7 +70,7 @@ def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change options, for example train:total_iter=10",
     )
-    parser.set_defaults(auto_resume=False, save_lr=None)
+    parser.set_defaults(auto_resume=False, resume_changed=False, save_lr=None)
     return parser.parse_args(argv)
 
 
@@ -85,7 +94,7 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
     _check_consistency(opt)
     _check_files(opt, root, is_train)
     if "perceptual_opt" in opt.get("train", {}):
-        vgg_path(opt["train"]["perceptual_opt"].get("vgg_weights"), args.debug)
+        vgg_path(opt["train"]["perceptual_opt"], args.debug)
     set_numerics(**{key: opt[key] for key in ("tf32", "deterministic", "cudnn_benchmark")})
     process = start(args.launcher, opt["device"], opt["dist_params"]["timeout"])
     opt.update(
@@ -99,11 +108,11 @@ def parse(root: Path, argv: list[str] | None, is_train: bool) -> Run:
         dataset.update(phase=phase.split("_")[0], scale=opt["scale"])
         if phase == "train":
             dataset["manual_seed"] = opt["manual_seed"]
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun --max_restarts
+    restarted = environment_number("TORCHELASTIC_RESTART_COUNT", 0) > 0  # by torchrun --max_restarts
     command = " ".join(sys.argv if argv is None else argv)
     header = f"# {time.strftime('%Y-%m-%d %H:%M:%S')}\n# {command}\n\n"
     save_lr = root / expanduser(args.save_lr) if args.save_lr else None
-    return Run(opt, digest, process, args.auto_resume or restarted, header + text, save_lr)
+    return Run(opt, digest, process, args.auto_resume or restarted, header + text, args.resume_changed, save_lr)
 
 
 def _debug(opt: dict) -> None:
@@ -122,6 +131,10 @@ def _weights_file(key: str, value: str, root: Path) -> str:
         raise OptionError(f"{key}: {error}") from error
 
 
+def _data_root(folder: str, root: Path) -> str:
+    return folder if folder.startswith("bundled:") else str(root / expanduser(folder))
+
+
 def _resolve_paths(opt: dict, root: Path) -> None:
     """Make paths absolute, and add the folders of this run; what is fine-tuned is what the training starts from."""
     for key, value in opt["path"].items():
@@ -129,16 +142,26 @@ def _resolve_paths(opt: dict, root: Path) -> None:
     if "finetune_network_g" in opt["path"]:
         opt["path"]["pretrain_network_g"] = opt["path"]["finetune_network_g"]
     for name, baseline in opt.get("baselines", {}).items():
-        baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
+        if "sr" in baseline:
+            baseline["sr"] = str(root / expanduser(baseline["sr"]))
+        else:
+            baseline["path"] = _weights_file(f"baselines.{name}.path", baseline["path"], root)
     for metric in opt.get("val", {}).get("metrics", {}).values():
         if "weights" in metric:
             metric["weights"] = str(root / expanduser(metric["weights"]))
     for dataset in opt["datasets"].values():
         for key in ("dataroot_gt", "dataroot_lq", "cache_folder"):
-            if key in dataset and not dataset[key].startswith("bundled:"):
-                dataset[key] = str(root / expanduser(dataset[key]))
+            if isinstance(dataset.get(key), list):
+                dataset[key] = [_data_root(folder, root) for folder in dataset[key]]
+            elif key in dataset:
+                dataset[key] = _data_root(dataset[key], root)
     run = Path(opt["path"]["experiments_root" if "experiments_root" in opt["path"] else "results_root"]) / opt["name"]
     opt["path"].update(run=str(run), models=str(run / "models"), training_states=str(run / "training_states"))
+
+
+def _networks(opt: dict) -> dict[str, dict]:
+    """The baselines that have a network."""
+    return {name: baseline for name, baseline in opt.get("baselines", {}).items() if "network" in baseline}
 
 
 def _check_consistency(opt: dict) -> None:
@@ -147,7 +170,7 @@ def _check_consistency(opt: dict) -> None:
         upscale = opt.get(section, {}).get("upscale", opt["scale"])
         if upscale != opt["scale"]:
             raise OptionError(f"{section}.upscale: {upscale}, but scale is {opt['scale']}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         key = "upscale" if "upscale" in baseline["network"] else "scale"
         if baseline["network"][key] != opt["scale"]:
             raise OptionError(
@@ -173,15 +196,17 @@ def _check_files(opt: dict, root: Path, is_train: bool) -> None:
     for key, value in opt["path"].items():
         if key.startswith(files) and not Path(value).is_file():
             raise OptionError(f"path.{key}: {value} does not exist{_advice(Path(value), root)}")
-    for name, baseline in opt.get("baselines", {}).items():
+    for name, baseline in _networks(opt).items():
         if not Path(baseline["path"]).is_file():
             advice = _advice(Path(baseline["path"]), root) or "; put its weights there, or leave this baseline out"
             raise OptionError(f"baselines.{name}.path: {baseline['path']} does not exist{advice}")
     if not is_train:
         return
     for phase, dataset in opt["datasets"].items():
-        folder = dataset["dataroot_gt"]
-        if not folder.startswith("bundled:") and not Path(folder).is_dir():
+        folders = dataset["dataroot_gt"]
+        for folder in folders if isinstance(folders, list) else [folders]:
+            if folder.startswith("bundled:") or Path(folder).is_dir():
+                continue
             bundled = "bundled:train" if phase == "train" else "bundled:test"
             advice = "scripts/prepare_data.py --lmdb makes it" if folder.endswith(".lmdb") else "put HR images there"
             raise OptionError(

@@ -18,8 +18,19 @@ from mrda_utils.yaml_text import MAX_BYTES, parse_yaml
 _MAX_MISTAKES = 10  # reported at once
 
 
+_NAMED = ("datasets", "baselines", "metrics")
+"""Sections whose keys are names of the user's, so that null takes an entry out."""
+_BASICSR = ("SRModel", "SRGANModel", "ESRGANModel", "RealESRNetModel", "RealESRGANModel", "SwinIRModel")
+
+
 def force(options: dict, entries: list[str]) -> None:
-    """Apply `--force_yml section:key=value` entries in place; values are YAML, unknown keys fail in `validate`."""
+    """Apply `--force_yml section:key=value` entries in place; values are YAML, unknown keys fail in `validate`.
+
+    Null takes a data set, a baseline or a metric out.
+
+    Raises:
+        OptionError: an entry that is none, or that takes out what is not there.
+    """
     for entry in entries:
         keys, equals, value = entry.partition("=")
         if not equals:
@@ -30,7 +41,12 @@ def force(options: dict, entries: list[str]) -> None:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise OptionError(f"--force_yml {entry}: {section} is not a section")
+        before = [*target]
         target[last] = parse_yaml(value, f"--force_yml {entry}")
+        if target[last] is None and sections and sections[-1] in _NAMED:
+            del target[last]
+            if last not in before:
+                raise OptionError(f"--force_yml {entry}: {last!r} is not there, {did_you_mean(last, list(before))}")
 
 
 def _where(location: tuple[int | str, ...]) -> str:
@@ -39,7 +55,8 @@ def _where(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if part not in tags)
 
 
-def _explain(error: ValidationError) -> list[str]:
+def explain(error: ValidationError) -> list[str]:
+    """The mistakes, a line each."""
     lines = []
     for item in error.errors():
         where = _where(item["loc"])
@@ -56,6 +73,25 @@ def _explain(error: ValidationError) -> list[str]:
             lines.append(f"{where}{': ' if where else ''}{shown}{message}")
     more = len(lines) - _MAX_MISTAKES
     return lines[:_MAX_MISTAKES] + ([f"and {more} more"] if more > 0 else [])
+
+
+def _unknown(model_type: Any, known: list[str]) -> str:
+    return f"model_type: {model_type!r}, {did_you_mean(str(model_type), known)}"
+
+
+def other_kind(options: dict, name: str) -> str | None:
+    """Which program takes an option file that is right, but not here."""
+    model_type = options.get("model_type")
+    if model_type == "MRDATestModel":
+        return f"a test's option file; run 'python test.py -opt {name}'"
+    if model_type in list(STAGES):
+        return f"a training's option file; run 'python train.py -opt {name}'"
+    if model_type in _BASICSR or "num_gpu" in options:
+        return (
+            f"an option file of BasicSR's own (model_type {model_type}); it goes to BasicSR's train.py, with 'import "
+            "mrda_arch' as its first line to have our networks there (README)"
+        )
+    return None
 
 
 def validate(options: Any, is_train: bool | None, name: str) -> dict:
@@ -75,11 +111,13 @@ def validate(options: Any, is_train: bool | None, name: str) -> dict:
     known = {True: STAGES, False: test, None: {**STAGES, **test}}[is_train]
     model_type = options.get("model_type")
     if not isinstance(model_type, str) or model_type not in known:
-        raise OptionError(f"{name}: model_type: {model_type!r}, {did_you_mean(str(model_type), list(known))}")
+        if model_type is None and "runs" in options:
+            raise OptionError(f"{name}: a chain of trainings; run 'python scripts/train_chain.py -opt {name}'")
+        raise OptionError(f"{name}: {other_kind(options, name) or _unknown(model_type, list(known))}")
     try:
         return known[model_type].model_validate(options).model_dump(exclude_none=True)
     except ValidationError as error:
-        lines = _explain(error)
+        lines = explain(error)
         raise OptionError(f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name}:", *lines])) from error
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
@@ -22,10 +23,15 @@ from pydantic import (
     WrapValidator,
     create_model,
 )
-from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
 
 from mrda_data.degradation import KINDS
-from mrda_utils.fields import LARGEST_NETWORK, LARGEST_WIDTH, Count, Section, did_you_mean
+from mrda_utils.fields import LARGEST_NETWORK, LARGEST_TABLES, LARGEST_WIDTH, MOST_MODULES, Count, Section, did_you_mean
 
 # BasicSR's arguments have no annotations, and its words are not ours
 _ARGUMENTS = {
@@ -99,12 +105,9 @@ def registered(kind: str, names: Collection[str], skip: tuple[str, ...] = (), **
                     if type(number) is int and not 1 <= number <= LARGEST_WIDTH:
                         raise ValueError(f"{key}: {number} is not between 1 and {LARGEST_WIDTH}")
             try:  # shows values that do not go together
-                built = _build(find(name), {key: item for key, item in checked.items() if key != "type"})
+                _build(find(name), {key: item for key, item in checked.items() if key != "type"})
             except Exception as error:  # whatever a constructor makes of them
                 raise ValueError(f"{name} cannot be built: {error}") from error
-            size = sum(p.numel() for p in built.parameters())
-            if size > LARGEST_NETWORK:
-                raise ValueError(f"{name} has {size:,d} parameters, more than {LARGEST_NETWORK:,d}")
         return checked
 
     def json_schema(_: Any, handler: Any) -> dict[str, Any]:
@@ -114,20 +117,56 @@ def registered(kind: str, names: Collection[str], skip: tuple[str, ...] = (), **
     return Annotated[dict[str, Any], AfterValidator(check), GetPydanticSchema(None, json_schema)]
 
 
-def _build(target: type, arguments: dict[str, Any]) -> nn.Module:
-    """Construct it on the meta device, which costs nothing, or really where that cannot be (SwinIR, ECBSR)."""
+def _build(target: type, arguments: dict[str, Any]) -> None:
+    """Construct it on the meta device, where numbers take no memory, or really where that cannot be (ECBSR).
+
+    Raises:
+        ValueError: it has more layers or numbers than a network may have; said as soon as there are too many.
+    """
     try:
-        with torch.device("meta"):
-            return target(**arguments)
+        with _bounded(LARGEST_NETWORK), torch.device("meta"), _ItemIsZero():
+            target(**arguments)
     except (RuntimeError, TypeError) as error:
         if "meta" not in str(error):
             raise
-        return target(**arguments)
+        with _bounded(LARGEST_TABLES):
+            target(**arguments)
+
+
+class _ItemIsZero(TorchFunctionMode):
+    """Gives numbers of the meta device a value: SwinIR reads rates of a regularisation that is off here."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return 0.0 if function is torch.Tensor.item else function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _bounded(most_parameters: int) -> Iterator[None]:
+    """Look at each part that a network registers while it is built."""
+    limits = {"layers": MOST_MODULES, "parameters": most_parameters, "numbers in its buffers": LARGEST_TABLES}
+    counts = dict.fromkeys(limits, 0)
+
+    def count(what: str, number: int) -> None:
+        counts[what] += number
+        if counts[what] > limits[what]:
+            raise ValueError(f"more than {limits[what]:,d} {what}")
+
+    def numbers(what: str) -> Callable[..., None]:
+        return lambda _, __, tensor: count(what, 0 if tensor is None else tensor.numel())
+
+    with ExitStack() as stack:
+        for handle in (
+            register_module_module_registration_hook(lambda *_: count("layers", 1)),
+            register_module_parameter_registration_hook(numbers("parameters")),
+            register_module_buffer_registration_hook(numbers("numbers in its buffers")),
+        ):
+            stack.callback(handle.remove)
+        yield
 
 
 def _signature_model(target: Any, name: str, skip: tuple[str, ...], extra: dict[str, Any]) -> type[Section]:
     """Keys of the object registered as `name`; our own docstrings describe them."""
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     docstring = inspect.getdoc(target) if target.__module__.startswith("mrda_") else ""
     summary, _, arguments = docstring.partition("Args:\n")
     described = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))

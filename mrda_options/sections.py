@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from basicsr.archs import vgg_arch
 from pydantic import AfterValidator, Field, model_validator
 
 from mrda_metric import metric
 from mrda_options.registered import registered
-from mrda_utils.fields import Count, FactorRange, KernelSize, Name, Section, did_you_mean
+from mrda_utils.fields import Count, FactorRange, FilePath, KernelSize, Label, Name, Section, did_you_mean
 
 Mln = registered("ARCH", ["MLN"])
 MrdaNet = registered("ARCH", ["MRDANet"])
@@ -28,15 +30,24 @@ def _bundled(root: str) -> str:
     return root
 
 
-DataRoot = Annotated[str, AfterValidator(_bundled)]
+def _distinct(folders: list[str]) -> list[str]:
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"{', '.join(folders)}: one is listed twice")
+    return folders
+
+
+DataRoot = Annotated[FilePath, AfterValidator(_bundled)]
+DataRoots = Annotated[list[DataRoot], Len(1), AfterValidator(_distinct)]
 
 
 class TrainSet(Section):
     """Random crops of ground-truth images."""
 
-    name: str = Field(description="for the log")
+    name: Label = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot = Field(description="folder of HR images (sub-folders included), .lmdb, or bundled:train")
+    dataroot_gt: DataRoot | DataRoots = Field(
+        description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
+    )
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
@@ -47,7 +58,9 @@ class TrainSet(Section):
     cache: Literal["none", "ram", "mmap"] = Field(
         "none", description="keep decoded images: in memory, or in a file that is mapped; see docs/data.md"
     )
-    cache_folder: str | None = Field(None, description="of mmap's file, three bytes a pixel; ~/.cache/mrda by default")
+    cache_folder: FilePath | None = Field(
+        None, description="of mmap's file, three bytes a pixel; ~/.cache/mrda by default"
+    )
     tasks_per_gpu: Count = Field(1, description="degradations that one process reads in an optimizer step")
     images_per_task: Count = Field(description="crops under each of them; the batch is the product of both")
     num_worker_per_gpu: Annotated[int, Ge(0), Le(256)] = Field(
@@ -61,11 +74,11 @@ class BenchmarkSet(Section):
     name: Name = Field(description="for log, tables and folders")
     type: Literal["BenchmarkDataset"] = Field(description="kind of data set")
     dataroot_gt: DataRoot = Field(description="folder of HR images, .lmdb, or bundled:test")
-    dataroot_lq: str | None = Field(
+    dataroot_lq: FilePath | None = Field(
         None, description="LR set of test.py --save_lr, or its .lmdb, to read instead of degrading"
     )
-    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "realesrgan"] = Field(
-        description="list of kernels and noise levels, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
+    protocol: Literal["bicubic", "gaussian8", "width", "aniso9_dasr", "aniso9_mrda", "photo", "realesrgan"] = Field(
+        description="list of kernels, noise levels or photographs, see mrda_data/protocols.yml; or Real-ESRGAN's draws"
     )
     kernel_size: KernelSize = Field(21, description="pixels, odd")
     max_images: Count | None = Field(None, description="use the first images only")
@@ -128,6 +141,12 @@ class MultiStepLR(Section):
     milestones: Annotated[list[Count], AfterValidator(_ascending)] = Field([], description="iterations")
     gamma: Annotated[float, Gt(0)] = Field(0.5, description="factor at each milestone")
 
+    @model_validator(mode="after")
+    def _within_reach(self) -> MultiStepLR:
+        if len(self.milestones) * abs(math.log10(self.gamma)) > 100:
+            raise ValueError(f"gamma: {self.gamma} at {len(self.milestones)} milestones leads beyond all numbers")
+        return self
+
 
 class CosineAnnealingLR(Section):
     """Learning rate along half a cosine, from `lr` to `eta_min` at `total_iter`."""
@@ -154,6 +173,9 @@ class Distillation(Section):
     abs_weight: Annotated[float, Ge(0)] = Field(0.01, description="lambda_abs of Eq. (6)")
     temperature: Annotated[float, Gt(0)] = Field(0.15, description="softmax temperature of Eq. (4)")
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="first iterations, in which DEN alone trains, by KD")
+    every: Count = Field(
+        1, description="distil in each n-th iteration only, of those after the warm-up; cheaper: MLN adapts in no other"
+    )
 
 
 PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])
@@ -162,7 +184,7 @@ PixelLoss = registered("LOSS", ["L1Loss", "MSELoss", "CharbonnierLoss"])
 class Train(Section):
     """What all stages share."""
 
-    total_iter: Count = Field(description="optimizer steps")
+    total_iter: Annotated[int, Ge(1), Le(10**9)] = Field(description="optimizer steps")
     optim_g: Optimizer
     scheduler: Scheduler = Field(default_factory=lambda: MultiStepLR(type="MultiStepLR"))
     warmup_iter: Annotated[int, Ge(0)] = Field(0, description="linear learning-rate warm-up, iterations")
@@ -186,20 +208,27 @@ class NetworkTrain(Train):
 
 
 class Perceptual(Section):
-    """Distance of VGG19's features (paper Eq. 3), BasicSR's PerceptualLoss."""
+    """Distance of VGG's features (paper Eq. 3), BasicSR's PerceptualLoss."""
 
     type: Literal["PerceptualLoss"] = Field(description="which loss")
     layer_weights: dict[Annotated[str, Field(pattern=r"^(conv|relu)[1-5]_[1-4]$")], Annotated[float, Gt(0)]] = Field(
         {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
         description="weight of each layer's features; conv: before its activation",
     )
-    vgg_type: Literal["vgg19"] = Field("vgg19", description="network of the features")
-    vgg_weights: str | None = Field(None, description="its ImageNet weights; torch's cache by default")
+    vgg_type: Literal["vgg16", "vgg19"] = Field("vgg19", description="network of the features")
+    vgg_weights: FilePath | None = Field(None, description="its ImageNet weights; torch's cache by default")
     use_input_norm: bool = Field(True, description="normalise by ImageNet's mean and deviation")
     range_norm: bool = Field(False, description="images are in [-1, 1]")
     perceptual_weight: Annotated[float, Ge(0)] = Field(1.0, description="weight of the features' distance")
     style_weight: Annotated[float, Ge(0)] = Field(0.0, description="weight of the Gram matrices' distance")
     criterion: Literal["l1", "fro"] = Field("l1", description="distance")
+
+    @model_validator(mode="after")
+    def _layers(self) -> Perceptual:
+        unknown = self.layer_weights.keys() - set(vgg_arch.NAMES[self.vgg_type])
+        if unknown:
+            raise ValueError(f"layer_weights: {self.vgg_type} has no {', '.join(sorted(unknown))}")
+        return self
 
 
 class Gan(Section):
@@ -248,6 +277,10 @@ class Metrics(Section):
     """What a test measures: metric name to metric options."""
 
     metrics: dict[Name, _metric()] = Field(description="Metrics of BasicSR and LPIPS, by a name of your choice.")
+    panel_crop: dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(3, 3)]] = Field(
+        {},
+        description="image without suffix to [left, top, side], HR pixels: what its panels enlarge, others have none",
+    )
     save_img: bool = Field(False, description="write every SR image, to `visualization/` beside the report")
 
 
@@ -277,8 +310,8 @@ class Validation(Section):
 class Wandb(Section):
     """Weights & Biases follows the TensorBoard log, as in BasicSR."""
 
-    project: str = Field(description="project on the server")
-    resume_id: str | None = Field(None, description="id of the wandb run to go on with")
+    project: Label = Field(description="project on the server")
+    resume_id: Label | None = Field(None, description="id of the wandb run to go on with")
 
 
 class Logger(Section):
@@ -302,22 +335,22 @@ class Logger(Section):
 class RunPath(Section):
     """Files and folders; relative ones are relative to the folder of train.py."""
 
-    experiments_root: str = Field("experiments", description="folder of the training runs")
-    resume_state: str | None = Field(None, description="state file to go on from")
-    pretrain_network_g: str | None = Field(None, description="weights to start from: a file, or shipped:NAME")
+    experiments_root: FilePath = Field("experiments", description="folder of the training runs")
+    resume_state: FilePath | None = Field(None, description="state file to go on from")
+    pretrain_network_g: FilePath | None = Field(None, description="weights to start from: a file, or shipped:NAME")
 
 
 class AdaptingPath(RunPath):
     """Paths of a stage that adapts MLN."""
 
-    pretrain_network_mln: str = Field(description="weights of mln_meta")
+    pretrain_network_mln: FilePath = Field(description="weights of mln_meta")
 
 
 class RestoringPath(AdaptingPath):
     """Paths of teacher and student."""
 
-    pretrain_network_d: str | None = Field(None, description="discriminator to start from")
-    finetune_network_g: str | None = Field(
+    pretrain_network_d: FilePath | None = Field(None, description="discriminator to start from")
+    finetune_network_g: FilePath | None = Field(
         None,
         description="weights to start from that another degradation was trained on, as network_mln and network_t may "
         "be then, too; see docs/finetuning.md",
@@ -333,30 +366,42 @@ class RestoringPath(AdaptingPath):
 class StudentPath(RestoringPath):
     """Paths of the student."""
 
-    pretrain_network_t: str = Field(description="weights of the teacher")
+    pretrain_network_t: FilePath = Field(description="weights of the teacher")
 
 
 class MetaPath(RunPath):
     """Paths of mln_meta, which starts from mln_bicubic."""
 
-    pretrain_network_g: str = Field(description="weights of mln_bicubic")
+    pretrain_network_g: FilePath = Field(description="weights of mln_bicubic, or of an earlier mln_meta")
 
 
 class TestPath(Section):
     """Paths of a test."""
 
-    results_root: str = Field("results", description="folder of the reports")
-    pretrain_network_g: str | None = Field(None, description="weights of the student")
-    pretrain_network_t: str | None = Field(None, description="weights of the teacher")
-    pretrain_network_mln: str | None = Field(None, description="weights of mln_meta")
+    results_root: FilePath = Field("results", description="folder of the reports")
+    pretrain_network_g: FilePath | None = Field(None, description="weights of the student")
+    pretrain_network_t: FilePath | None = Field(None, description="weights of the teacher")
+    pretrain_network_mln: FilePath | None = Field(None, description="weights of mln_meta")
 
 
 class Baseline(Section):
-    """Another method on the same LR images: a network of ours or BasicSR's that maps LR to SR, and its weights."""
+    """Another method on the same LR images: a network of ours or BasicSR's and its weights, or another program."""
 
-    network: SRNetwork = Field(description="As `network_g` in the option file that it was trained by.")
-    path: str = Field(description="weights")
+    network: SRNetwork | None = Field(None, description="As `network_g` in the option file that it was trained by.")
+    path: FilePath | None = Field(None, description="weights of the network")
     param_key: Name = Field("params_ema", description="weights to prefer in the file; without them `params`, or bare")
+    sr: FilePath | None = Field(
+        None, description="in the place of a network: folder of SR images that a program made of test.py --save_lr's"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Baseline:
+        given = {key for key in ("network", "path", "sr") if getattr(self, key) is not None}
+        if given not in ({"network", "path"}, {"sr"}):
+            raise ValueError(
+                f"{', '.join(sorted(given)) or 'nothing'} is given; it takes network and path, or sr alone"
+            )
+        return self
 
 
 class Distributed(Section):

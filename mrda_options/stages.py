@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mrda_options.registered import degradation
 from mrda_options.sections import (
@@ -43,7 +43,9 @@ class Options(Section):
     name: Name = Field(description="of the run, and of its folder")
     model_type: str
     scale: Literal[2, 3, 4] = Field(description="upscaling factor")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d)?)$")] = Field(
+        "auto", description="auto, cpu, cuda, or one GPU by its number, cuda:1; auto: cuda where there is one"
+    )
     tf32: bool = Field(True, description="CUDA: convolutions of float32 in TF32; false: all in full float32")
     deterministic: bool = Field(False, description="CUDA: the same bits each time; slower, no cudnn_benchmark then")
     cudnn_benchmark: bool = Field(True, description="CUDA: cuDNN tries algorithms for each new size, takes the fastest")
@@ -77,6 +79,16 @@ class TrainOptions(Options):
     train: Train
     val: Validation | None = Field(None, description="Needed where there is a validation set.")
     logger: Logger = Field(default_factory=Logger)
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _not_mps(cls, device: object) -> object:
+        if device == "mps":
+            raise ValueError(
+                "'mps': it upscales but does not train: torch's fused Adam for it would take steps whose gradients are "
+                "not finite; use cpu"
+            )
+        return device
 
     @model_validator(mode="after")
     def _train_set(self) -> TrainOptions:

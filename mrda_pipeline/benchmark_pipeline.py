@@ -8,43 +8,25 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
 from torch.utils.data import Dataset
 
 from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
-from mrda_data.protocols import PROTOCOLS
-from mrda_eval import page, report
-from mrda_eval.complexity import LR_SIZE, device_name
-from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows, means
-from mrda_eval.pictures import VIEWER_SIDE, Shown, save_images, show
-from mrda_eval.published import published_cases
+from mrda_data.sr_folder import SRFolder
+from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows
+from mrda_eval.pictures import IMAGES, Shown, image_name, save_images, show
+from mrda_eval.tables import Cost
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
 from mrda_options.command_line import Run, parse
-from mrda_utils import __version__
-from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
-from mrda_utils.errors import OptionError, UserError
-from mrda_utils.files import refusal_named, write_text
-
-IMAGES = "visualization"  # folder of the SR images, as in BasicSR
-
-ORACLE_NOTE = (
-    "Teacher (oracle): its MLN adapts on the ground truth of the very image that it restores, so it is no method that "
-    "could be used on a photograph."
-)
-PICTURE_NOTE = (
-    f"Pictures: {VIEWER_SIDE} x {VIEWER_SIDE} pixels at most, around the centre; values are the whole image's."
-)
-COST_NOTE = (
-    "Mult-Adds: one LR image of {}x{}, the teacher without the adaptation of its MLN. Median s / image: of the LR "
-    "images of this test, adaptation included, on {}."
-)
-MEAN_NOTE = (
-    "Means over images, and over kernels where they have no column each; PSNR in dB; Y is that of BT.601, 16-235. "
-    "Metrics: "
-)
+from mrda_pipeline.results import Results, write_results
+from mrda_pipeline.signals import noted_signals, requested_by, stop_requested
+from mrda_utils.distributed import any_rank, contact_lost_ends, gather, on_rank_0, stop
+from mrda_utils.errors import OptionError, Stopped, UserError
+from mrda_utils.fields import did_you_mean
 
 
 def test_pipeline(root: Path, argv: list[str] | None = None) -> int:
@@ -59,6 +41,7 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> int:
 
     Raises:
         UserError: a mistake in options, data or checkpoints.
+        Stopped: a signal came; what was measured until then is written.
     """
     run = parse(root, argv, is_train=False)
     try:
@@ -69,7 +52,11 @@ def test_pipeline(root: Path, argv: list[str] | None = None) -> int:
 
 
 def _test(run: Run) -> int:
-    """Run the test; return how many images and values are missing."""
+    """Run the test; return how many images and values are missing.
+
+    Raises:
+        Stopped: a signal came; what was measured until then is written.
+    """
     opt, folder = run.opt, Path(run.opt["path"]["run"])
     left_out: list[str] = []
     datasets = _datasets(opt, left_out)
@@ -77,34 +64,83 @@ def _test(run: Run) -> int:
     unusable = [f"{name}: {reason}" for name, dataset in datasets.items() for reason in dataset.left_out]
     if run.save_lr:
         on_rank_0(lambda: _save_lr(datasets, run.save_lr))
+    _check_crops(opt["val"]["panel_crop"], datasets)
     model = build_model(opt)
+    for name in model.folders:
+        for dataset in datasets.values():
+            SRFolder(name, opt["baselines"][name]["sr"]).check(dataset)
     parts = {name: _applicable(name, dataset, model, metrics, left_out) for name, dataset in datasets.items()}
-    rank, world_size = run.process.rank, run.process.world_size
-    if rank == 0:
+    if run.process.rank == 0:
         for root, ignored in _other_files(datasets.values()):
             print(f"{root}: {ignored}")  # noqa: T201
         print(*left_out, *unusable, sep="\n", end="\n" if left_out or unusable else "")  # noqa: T201
     on_rank_0(lambda: _prepare_folder(folder, opt["name"]))
-    rows, shown_items, seconds, failures = [], [], [], []
-    for name, dataset in datasets.items():
-        shown = {round((i + 0.5) * len(dataset) / opt["panels"] - 0.5) for i in range(opt["panels"])}
-        own, own_shown = [], []
-        for restored in evaluate(parts[name].restorers, dataset, parts[name].metrics, model.device, rank, world_size):
-            own.append((restored.index, restored.rows))
+    with noted_signals():
+        measured = [_measure(run, dataset, parts[name], model.device) for name, dataset in datasets.items()]
+        complete = not any_rank(stop_requested())
+    seconds, failures = (
+        [entry for part in measured for entry in getattr(part, key)] for key in ("seconds", "failures")
+    )
+    rows = [row for part in measured for row in part.rows]
+    missing = [*unusable, *failures]
+    if run.process.rank == 0 and rows:
+        shown = [item for part in measured for item in part.shown]
+        notes = [*left_out, *_missing_note(missing)]
+        write_results(run, Results(rows, _costs(model, seconds), shown, datasets, metrics, notes, complete))
+    if not complete:
+        kept = f"what was measured is in {folder}, marked as incomplete" if rows else "nothing was measured"
+        raise Stopped(f"stopped by {requested_by().name}; {kept}", 128 + requested_by())
+    return len(missing)
+
+
+class _Measured(NamedTuple):
+    """What all processes found on one data set."""
+
+    rows: list[Row]
+    shown: list[Shown]
+    seconds: list[tuple[str, float]]
+    failures: list[str]
+
+
+def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device) -> _Measured:
+    """Restore and measure a data set, up to a signal; every process must call it."""
+    opt, rank, world_size = run.opt, run.process.rank, run.process.world_size
+    panels, crops = Path(opt["path"]["run"]) / "panels", opt["val"]["panel_crop"]
+    wanted = _shown(dataset, opt["panels"], crops)
+    rows, shown, seconds, failures = [], [], [], []
+    if not any_rank(stop_requested()):
+        for restored in evaluate(part.restorers, dataset, part.metrics, device, rank, world_size):
+            rows.append((restored.index, restored.rows))
             seconds += restored.seconds.items()
             failures += restored.failures
             if opt["val"]["save_img"]:
-                save_images(restored, folder / IMAGES / name)
-            if restored.index in shown:
-                item = show(restored, dataset.opt, model.oracles, parts[name].metrics, folder / "panels")
-                own_shown.append((restored.index, item))
-        rows += gather_rows(own)
-        shown_items += [item for _, item in sorted(entry for part in gather(own_shown) for entry in part)]
-    costs = _costs(model, [entry for part in gather(seconds) for entry in part])
-    missing = [*unusable, *(failure for part in gather(failures) for failure in part)]
-    if rank == 0:
-        _write(run, rows, costs, shown_items, datasets, metrics, [*left_out, *_missing_note(missing)])
-    return len(missing)
+                save_images(restored, Path(opt["path"]["run"]) / IMAGES / dataset.opt["name"])
+            if restored.index in wanted:
+                shown.append((restored.index, show(restored, dataset.opt, part.metrics, panels, crops)))
+            if stop_requested():
+                break
+    together = sorted(entry for own in gather(shown) for entry in own)
+    return _Measured(
+        gather_rows(rows),
+        [item for _, item in together],
+        [entry for own in gather(seconds) for entry in own],
+        [failure for own in gather(failures) for failure in own],
+    )
+
+
+def _shown(dataset: Dataset, panels: int, crops: dict[str, list[int]]) -> set[int]:
+    """Which items the report shows: spread over all, or over those of the images that have a crop of their own."""
+    cases, names = len(dataset) // len(dataset.sr_sizes), list(dataset.sr_sizes)
+    chosen = [i for i in range(len(dataset)) if not crops or image_name(names[i // cases]) in crops]
+    return {chosen[round((i + 0.5) * len(chosen) / panels - 0.5)] for i in range(panels)} if chosen else set()
+
+
+def _check_crops(crops: dict[str, list[int]], datasets: dict[str, Dataset]) -> None:
+    """Raise OptionError for a crop of an image that is in no data set."""
+    known = [image_name(name) for dataset in datasets.values() for name in dataset.sr_sizes]
+    for name in crops:
+        if name not in known:
+            raise OptionError(f"val.panel_crop: {name!r} is no image of the test sets, {did_you_mean(name, known)}")
 
 
 def _datasets(opt: dict, left_out: list[str]) -> dict[str, Dataset]:
@@ -207,83 +243,11 @@ def _applicable(
     )
 
 
-def _kernel_tables(rows: list[Row], datasets: dict[str, Dataset]) -> dict[str, report.KernelTable]:
-    """What the report shows kernel by kernel: the data sets whose protocol says so."""
-    tables = {}
-    for name, dataset in datasets.items():
-        protocol = PROTOCOLS.get(dataset.opt.get("protocol"))
-        if protocol and protocol.table == "kernels":
-            cases = [(case.label, case.kernel, case.task["noise_sigma_255"]) for case in dataset.cases]
-            values = means([row for row in rows if row.dataset == name], "method", "metric", "kernel")
-            tables[name] = report.KernelTable(cases, values, protocol.note)
-    return tables
-
-
-def _kernel_list(
-    name: str, dataset_opt: dict, rows: list[Row], metrics: list[Metric], table: report.KernelTable | None
-) -> list[report.Table]:
-    """What the page shows kernel by kernel: every data set that has several."""
-    values = means([row for row in rows if row.dataset == name], "kernel", "method", "metric")
-    others, scale = None, dataset_opt["scale"]
-    if table and report.is_whole(dataset_opt):
-        others = report.published_kernels(table, published_cases(name, dataset_opt["protocol"], scale))
-    return report.kernel_list(name, values, metrics, others, scale) if values else []
-
-
-def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, report.Cost]:
+def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, Cost]:
     """Cost of each method; `seconds` has its time on each image."""
     times = {method: [time for name, time in seconds if name == method] for method in model.restorers}
     return {
-        method: report.Cost(*model.complexity.get(method, (None, None)), median(own))
+        method: Cost(*model.complexity.get(method, (None, None)), median(own))
         for method, own in times.items()
-        if own  # none of an oracle, where no set has ground truth
+        if own and method not in model.folders  # none of an oracle, where no set has ground truth
     }
-
-
-def _write(
-    run: Run,
-    rows: list[Row],
-    costs: dict[str, report.Cost],
-    shown: list[Shown],
-    datasets: dict[str, Dataset],
-    metrics: list[Metric],
-    notes: list[str],
-) -> None:
-    opt, folder = run.opt, Path(run.opt["path"]["run"])
-    with refusal_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    measured, by_kernel = means(rows), _kernel_tables(rows, datasets)
-    weights = {key: path for key, path in opt["path"].items() if key.startswith("pretrain_network")}
-    weights |= {f"baselines.{name}.path": baseline["path"] for name, baseline in opt["baselines"].items()}
-    weights |= {
-        f"val.metrics.{metric.name}.weights": str(metric.weights_file()) for metric in metrics if metric.kind.weights
-    }
-    notes = [
-        MEAN_NOTE + "; ".join(f"{metric.name} {opt['val']['metrics'][metric.name]}" for metric in metrics),
-        COST_NOTE.format(*LR_SIZE, device_name(run.process.device)),
-        *([ORACLE_NOTE] if "network_t" in opt else []),
-        *notes,
-    ]
-    write_text(run.option_text, folder / f"{opt['name']}.yml")  # first: it marks the folder as ours
-    report.write_csv(rows, Row._fields, folder / "metrics.csv")
-    report.write_json(measured, costs, opt["name"], run.options_sha256, weights, folder / "metrics.json")
-    dataset_opts = {name: dataset.opt for name, dataset in datasets.items()}
-    tables = report.comparisons(measured, dataset_opts, metrics, opt["scale"], by_kernel)
-    markdown, plain = (report.text_of([*tables, report.cost_table(costs)], fmt) for fmt in ("github", "simple"))
-    report.write_markdown(markdown, notes, [item.panel for item in shown], folder / "report.md")
-    sections = [
-        page.Section(
-            name,
-            [table for table in tables if table.dataset == name],
-            _kernel_list(name, dataset.opt, rows, metrics, by_kernel.get(name)),
-            [item.viewer for item in shown if item.dataset == name],
-        )
-        for name, dataset in datasets.items()
-    ]
-    subtitle = f"x{opt['scale']}, mrda {__version__}, {device_name(run.process.device)}"
-    notes.append(PICTURE_NOTE)
-    page.write_page(opt["name"], subtitle, sections, report.cost_table(costs), notes, folder / "index.html")
-    print(f"\n{plain}\n")  # noqa: T201
-    if opt["val"]["save_img"]:
-        print(f"SR images: {folder / IMAGES}")  # noqa: T201
-    print(f"report:   {folder / 'report.md'}\npage:     {folder / 'index.html'}\npictures: {folder / 'panels'}")  # noqa: T201

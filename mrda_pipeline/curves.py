@@ -1,14 +1,16 @@
-"""TensorBoard's curves."""
+"""TensorBoard's curves and pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from mrda_utils.files import refusal_named
 
 
 class Curves:
-    """Writes values to `folder`, each of them before `add_scalar` returns: none is lost, and a full disk is noticed.
+    """Writes to `folder`, each call before it returns: nothing is lost, and a full disk is noticed.
 
     By itself TensorBoard writes in the background, and tells of a failure late or never.
 
@@ -25,14 +27,21 @@ class Curves:
             self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
             self.writer.flush()
 
-    def add_scalar(self, name: str, value: float, iteration: int) -> None:
-        """Add a point to the curve `name`.
+    def add(self, values: dict[str, float], iteration: int) -> None:
+        """Add a point to each of these curves.
 
         Raises:
             UserError: it cannot be written.
         """
         with refusal_named(self.folder):
-            self.writer.add_scalar(name, value, iteration)
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, iteration)
+            self.writer.flush()
+
+    def add_picture(self, name: str, picture: np.ndarray, iteration: int) -> None:
+        """Add a picture (H, W, 3) uint8 RGB; see `add`."""
+        with refusal_named(self.folder):
+            self.writer.add_image(name, picture, iteration, dataformats="HWC")
             self.writer.flush()
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """What happened to a run, for scripts to read: `events.jsonl`, one JSON object a line.
 
-A value that is not finite, such as the PSNR of identical images, is null.
+A value that is not finite, such as the PSNR of identical images, is a text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from mrda_utils.files import append_line, json_value
 def record(folder: Path, event: str, iteration: int, **fields: object) -> None:
     """Append {"time", "event", "iter", ...} to `<folder>/events.jsonl`.
 
-    Events: start, resume, fallback (a damaged state was passed over), validation, save, skip (steps without finite
-    gradients), stop (a signal) and end.
+    Events: start, resume, changed (an option or a thing that the run depends on, since the state was written), fallback
+    (a damaged state was skipped), log (what a line of the log has, and more), validation, save, skip (steps without
+    finite gradients), stop (a signal) and end.
 
     Raises:
         UserError: the file cannot be written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
@@ -12,10 +13,9 @@ from pathlib import Path
 import torch
 from torch.multiprocessing import ProcessExitedException, spawn
 
-from mrda_pipeline.signals import noted_signals, requested_by, stop_requested
+from mrda_pipeline.signals import SIGNALS, noted_signals, requested_by, stop_requested
 from mrda_utils.errors import Stopped, UserError, run
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL = 0.2  # seconds between two looks at the processes
 GRACE = 30  # seconds in which the others notice that one has ended
 
@@ -34,10 +34,14 @@ def processes_to_start(opt: dict, device: torch.device) -> int:
     """How many processes `num_processes` asks for; 1 where torchrun or Slurm have started this one.
 
     Raises:
-        UserError: a number that does not share out the tasks of a step evenly, or more than one on CUDA.
+        UserError: a number that does not share out the tasks of a step evenly, or more than one on CUDA or Windows.
     """
     wanted, tasks = opt["num_processes"], opt["datasets"]["train"]["tasks_per_gpu"]
     if "WORLD_SIZE" in os.environ:
+        return 1
+    if sys.platform == "win32":
+        if wanted not in ("auto", 1):
+            raise UserError(f"num_processes: {wanted}, but Windows does not start several; use 1")
         return 1
     if wanted == "auto":
         most = cores() if device.type == "cpu" else 1
@@ -59,6 +63,7 @@ def _one_of(rank: int, main: Callable[..., None], args: tuple, count: int, port:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank}
+    address["LOCAL_WORLD_SIZE"] = count
     os.environ.update({name: str(value) for name, value in address.items()})
     torch.set_num_threads(threads)
     run(lambda: main(*args, count))
@@ -67,7 +72,7 @@ def _one_of(rank: int, main: Callable[..., None], args: tuple, count: int, port:
 def launch(count: int, main: Callable[..., None], *args: object) -> None:
     """Run `main(*args, count)` as a group of `count` processes that share the cores, and wait for them.
 
-    The first Ctrl-C or SIGTERM is passed on to them, a second Ctrl-C kills them.
+    The first Ctrl-C, SIGTERM or SIGHUP is passed on to them, a second Ctrl-C kills them.
 
     Raises:
         SystemExit: with the exit code of a process that has said why.

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +19,21 @@ from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
 
 from mrda_options.command_line import Run, dump, parse
+from mrda_pipeline.conditions import (
+    changes,
+    check_agreement,
+    conditions,
+    file_digest,
+    images_digest,
+    refuse_other_training,
+)
 from mrda_pipeline.events import record
 from mrda_pipeline.launch import launch, processes_to_start
 from mrda_pipeline.signals import noted_signals
 from mrda_pipeline.training_loop import TrainingLoop
+from mrda_pipeline.workers import lost_workers_named
 from mrda_utils import __version__, checkpoint
-from mrda_utils.distributed import contact_lost_ends, gather, on_rank_0, stop
+from mrda_utils.distributed import contact_lost_ends, on_rank_0, stop
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, write_text
 
@@ -81,12 +89,27 @@ def _lock(run: Run, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
-def _check_agreement(run: Run, train_set: Dataset) -> None:
-    """Raise UserError unless all processes have the same options and training images."""
-    names = "\n".join(train_set.source.names[i] for i in train_set.indices)
-    for what, own in (("options", run.options_sha256), ("training images", sha256(names.encode()).hexdigest())):
-        if len(set(gather(own))) > 1:
-            raise UserError(f"rank {run.process.rank}: {what} differ between the processes; they must be the same")
+def _check_data(run: Run, train_set: Dataset, val_sets: list[Dataset]) -> None:
+    """Raise UserError unless all processes have the same options and images, and all of them can be used."""
+    if run.process.world_size > 1:
+        images = {f"images of {val_set.opt['name']}": images_digest(val_set) for val_set in val_sets}
+        own = {"options": run.options_sha256, "training images": images_digest(train_set), **images}
+        check_agreement(own, run.process.rank)
+    for val_set in val_sets:
+        if val_set.left_out:
+            raise UserError("\n  ".join([f"{val_set.opt['name']}: images that cannot be used:", *val_set.left_out]))
+
+
+def _check_weights(run: Run, state_path: Path | None) -> None:
+    """Raise UserError unless all processes read the same state, weights and frozen networks."""
+    if run.process.world_size == 1:
+        return
+    files = {f"path.{key}": path for key, path in run.opt["path"].items() if key.startswith("pretrain_network")}
+    if state_path:
+        labels = ("g", "d") if "network_d" in run.opt else ("g",)
+        stored = [state_path, *(checkpoint.network_of_state(state_path, label) for label in labels)]
+        files |= {str(path): path for path in stored}
+    check_agreement({what: file_digest(path) for what, path in files.items()}, run.process.rank)
 
 
 def _archive(folder: Path) -> None:
@@ -130,6 +153,16 @@ def _find_state(run: Run) -> _Start:
             "or start without --auto_resume, which moves the run aside and begins anew"
         )
     return _Start(None, None, damaged)
+
+
+def _is_finished(opt: dict, state: dict, state_path: Path) -> bool:
+    """Whether nothing is left to do for this run, not even a validation or its last weights."""
+    total, latest = opt["train"]["total_iter"], Path(opt["path"]["models"]) / "net_g_latest.pth"
+    own = state_path.parent == Path(opt["path"]["training_states"])
+    validated = len(opt["datasets"]) == 1 or state["validated_iter"] == total
+    if not own or not validated or state["iter"] < total or not latest.is_file():
+        return False
+    return checkpoint.load(latest)["mrda"]["iteration"] == total
 
 
 def _abandon_newer_states(folder: Path, iteration: int) -> None:
@@ -185,19 +218,26 @@ def _train(run: Run, stack: ExitStack, sharing: int) -> None:
     get_root_logger().setLevel(logging.INFO if process.rank == 0 else logging.ERROR)
     on_rank_0(lambda: _lock(run, stack))
     train_set = build_dataset(opt["datasets"]["train"])
-    _check_agreement(run, train_set)
     val_sets = [build_dataset(dataset) for phase, dataset in opt["datasets"].items() if phase != "train"]
-    for val_set in val_sets:
-        if val_set.left_out:
-            raise UserError("\n  ".join([f"{val_set.opt['name']}: images that cannot be used:", *val_set.left_out]))
+    _check_data(run, train_set, val_sets)
     state_path, state, damaged = on_rank_0(lambda: _find_state(run))
+    _check_weights(run, state_path)
+    own = conditions(run, train_set)
+    changed = changes(state.get("conditions"), own) if state else []
+    if not run.resume_changed:
+        refuse_other_training(changed, state_path)
     first_step = state["iter"] if state else 0
     if first_step > opt["train"]["total_iter"]:
         raise UserError(f"train.total_iter: {opt['train']['total_iter']}, but {state_path} is beyond it")
+    if run.auto_resume and state and on_rank_0(lambda: _is_finished(opt, state, state_path)):
+        if process.rank == 0:
+            print(f"{opt['name']}: already finished, {first_step} iterations; a higher train.total_iter goes on")  # noqa: T201
+        return
     torch.manual_seed(opt["manual_seed"])  # initial weights; every later draw has a seed of its own
     model = build_model(opt)
+    model.conditions = own
     if state is not None:
-        model.resume_training(state, state_path)
+        model.resume_training(state, state_path, run.resume_changed)
     for val_set in val_sets:
         for metric in model.metrics:
             metric.check_sizes(val_set.sizes, val_set.opt["name"])
@@ -217,8 +257,12 @@ def _train(run: Run, stack: ExitStack, sharing: int) -> None:
             for reason in damaged:
                 record(folder, "fallback", first_step, reason=reason)
             record(folder, "resume" if state else "start", first_step, state=str(state_path) if state else None)
+            for change in changed:
+                record(folder, "changed", first_step, **change._asdict())
         if state is not None:
             logger.info("Resuming from %s", state_path)
+        for change in changed:
+            logger.warning("%s: from here on the run is another one than it would have been", change)
         loop = TrainingLoop(opt, process, model, train_set, val_sets, logger)
-        with noted_signals():
+        with noted_signals(), lost_workers_named():
             loop.run(first_step)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import datetime
 import logging
-import resource
 import time
 from pathlib import Path
 
-import torch
-from basicsr.utils import AvgTimer, MessageLogger
-from basicsr.utils.logger import init_wandb_logger
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mrda_model.base_model import StageModel
-from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
+from mrda_pipeline.run_log import RunLog
 from mrda_pipeline.sampler import StepSampler
-from mrda_pipeline.signals import lead_own_session, requested_by, stop_requested
+from mrda_pipeline.signals import START_METHOD, leave_signals_to_parent, requested_by, stop_requested
 from mrda_pipeline.validation import validate
+from mrda_pipeline.workers import batches
 from mrda_utils import checkpoint
 from mrda_utils.distributed import Process, any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
-
-DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
+from mrda_utils.memory import device_memory
+from mrda_utils.progress import progress_bar
 
 
 class TrainingLoop:
@@ -56,9 +52,7 @@ class TrainingLoop:
         train_opt = opt["datasets"]["train"]
         self.batch = train_opt["tasks_per_gpu"] * train_opt["images_per_task"]
         self.samples = self.batch * opt["train"]["accumulation_steps"] * process.world_size  # of an iteration
-        self.iter_timer, self.data_timer = AvgTimer(), AvgTimer()
         self.logged_skips = 0
-        self.data_warned = False
 
     def run(self, first_step: int) -> None:
         """Train from the state after iteration `first_step` to the end.
@@ -67,49 +61,34 @@ class TrainingLoop:
             Stopped: a signal came; everything is saved.
             UserError: too many steps in a row without finite gradients, or a file that cannot be written.
         """
-        self.logger.info(
-            "%d images, %d samples an iteration, iterations %d to %d",
-            len(self.train_set),
-            self.samples,
-            first_step + 1,
-            self.total,
-        )
-        self.tb_logger = self._curves(first_step) if self.is_main else None
-        self.message = self._message_logger(first_step)
+        folder = self.opt["datasets"]["train"]["dataroot_gt"]
+        found = f"{len(self.train_set)} images in {folder}, {self.samples} samples an iteration"
+        self.logger.info("%s, iterations %d to %d", found, first_step + 1, self.total)
+        self.log = RunLog(self.opt, self.process, self.logger, len(self.train_set), self.samples, first_step)
         self.started, self.first_step = time.time(), first_step
         self.logged_skips = self.model.skipped_steps()[0]
-        bar = tqdm(
-            total=self.total,
-            initial=first_step,
-            desc=self.opt["name"],
-            unit="it",
-            disable=None if self.is_main else True,
-        )
+        bar = progress_bar(self.opt["name"], self.is_main, total=self.total, initial=first_step)
         with bar, logging_redirect_tqdm([self.logger]):
             if self._validation_due(first_step):  # the run was stopped before or in it
                 self._between(first_step, stopping=False)
-            for current_iter, data in enumerate(self._loader(first_step), first_step + 1):
-                if current_iter > first_step + 1:  # the first one starts the loader
-                    self.data_timer.record()
+            for current_iter, data in enumerate(batches(self._loader(first_step)), first_step + 1):
+                self.log.data_came()
                 self.model.update_learning_rate(current_iter, self.opt["train"]["warmup_iter"])
                 self.model.feed_data(data)
                 self.model.optimize_parameters(current_iter)
-                if current_iter > first_step + 1:
-                    self.iter_timer.record()
+                self.log.step_done(self.model.losses)
                 bar.update()
                 self._between(current_iter, stopping=any_rank(stop_requested()))
-                self.data_timer.start()
-                self.iter_timer.start()
+                self.log.restart()
         if self.is_main:
-            self.model.save_weights("latest", self.total)
-            record(self.folder, "end", self.total)
-            self.logger.info(
-                "End of training after %s; weights in %s",
-                datetime.timedelta(seconds=int(time.time() - self.started)),
-                self.opt["path"]["models"],
-            )
-        if self.tb_logger:
-            self.tb_logger.close()
+            self._end()
+        self.log.close()
+
+    def _end(self) -> None:
+        self.model.save_weights("latest", self.total)
+        record(self.folder, "end", self.total)
+        duration = datetime.timedelta(seconds=max(int(time.time() - self.started), 0))
+        self.logger.info("End of training after %s; weights in %s", duration, self.opt["path"]["models"])
 
     # ------------------------------------------------------------------------------------------ between iterations
     def _between(self, current_iter: int, stopping: bool) -> None:
@@ -118,7 +97,7 @@ class TrainingLoop:
         log_due = current_iter % self.opt["logger"]["print_freq"] == 0 and current_iter > self.first_step
         save_due = current_iter % self.opt["logger"]["save_checkpoint_freq"] == 0 or is_last or stopping
         if log_due:
-            self._log(current_iter)
+            self.log.line(self.model, current_iter)
         if log_due or save_due:
             self._guard(current_iter)
         if save_due:  # first: whatever becomes of the validation, nothing is lost
@@ -139,7 +118,7 @@ class TrainingLoop:
     def _validate(self, current_iter: int) -> bool:
         """Validate on every set; False if a signal came in between."""
         for val_set in self.val_sets:
-            found = validate(self.model, val_set, current_iter, self.tb_logger)
+            found = validate(self.model, val_set, current_iter, self.log.curves)
             if found is None:
                 return False
             if self.is_main:
@@ -152,7 +131,7 @@ class TrainingLoop:
             return
         path = self.model.save(current_iter)
         checkpoint.prune(self.folder, self.opt["logger"].get("keep_last"))
-        seconds = (time.time() - self.started) / max(current_iter - self.first_step, 1)
+        seconds = max(time.time() - self.started, 1e-3) / max(current_iter - self.first_step, 1)  # clocks are set back
         record(
             self.folder,
             "save",
@@ -160,7 +139,7 @@ class TrainingLoop:
             state=str(path),
             iter_per_s=round(1 / seconds, 4),
             eta_s=round(seconds * (self.total - current_iter)),
-            memory_mib=self._memory(),
+            memory_mib=device_memory(self.process.device),
         )
 
     def _stop(self, current_iter: int) -> None:
@@ -173,29 +152,6 @@ class TrainingLoop:
             f"stopped by {number.name} at iteration {current_iter}, which is saved; --auto_resume goes on from it",
             128 + number,
         )
-
-    def _log(self, current_iter: int) -> None:
-        """BasicSR's line, and a word if the loader is slow."""
-        losses = self.model.get_current_log()
-        iter_time, data_time = self.iter_timer.get_avg_time(), self.data_timer.get_avg_time()
-        self.message(
-            {
-                "epoch": current_iter * self.samples // len(self.train_set),
-                "iter": current_iter,
-                "lrs": self.model.get_current_learning_rate(),
-                "time": iter_time,
-                "data_time": data_time,
-                **losses,
-            }
-        )
-        if data_time > DATA_SHARE * iter_time and not self.data_warned:
-            self.data_warned = True
-            self.logger.warning(
-                "Reading data takes %d %% of the time; raise datasets.train.num_worker_per_gpu (now %d), prepare "
-                "sub-images, or keep decoded images (datasets.train.cache, docs/data.md)",
-                100 * data_time / iter_time,
-                self.opt["datasets"]["train"]["num_worker_per_gpu"],
-            )
 
     def _guard(self, current_iter: int) -> None:
         """Report skipped steps; end the run if there were too many of them in a row. Waits for the device."""
@@ -215,12 +171,6 @@ class TrainingLoop:
                 "train.optim_g.lr or adaptation.inner_lrs, or set train.clip_grad_norm"
             )
 
-    def _memory(self) -> int:
-        """Peak memory in MiB: of the GPU, or this process's resident one."""
-        if self.process.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() // 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
     # ------------------------------------------------------------------------------------------------ construction
     def _loader(self, first_step: int) -> DataLoader:
         train_opt, workers = self.opt["train"], self.opt["datasets"]["train"]["num_worker_per_gpu"]
@@ -238,18 +188,6 @@ class TrainingLoop:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.process.device.type == "cuda",
-            worker_init_fn=lead_own_session,
+            worker_init_fn=leave_signals_to_parent,
+            multiprocessing_context=START_METHOD if workers > 0 else None,
         )
-
-    def _message_logger(self, first_step: int) -> MessageLogger:
-        message = MessageLogger(self.opt, first_step, self.tb_logger)
-        message.use_tb_logger = self.tb_logger is not None  # there is one in the main process alone
-        message.max_iters = self.total + 1  # BasicSR counts one too few and shows a negative time at the end
-        return message
-
-    def _curves(self, first_step: int) -> Curves | None:
-        if not self.opt["logger"]["use_tb_logger"]:
-            return None
-        if "wandb" in self.opt["logger"]:
-            init_wandb_logger(self.opt)  # before the writer: wandb patches it to follow
-        return Curves(self.folder / "tb_logger", first_step)

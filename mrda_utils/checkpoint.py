@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
@@ -12,13 +14,14 @@ import safetensors.torch
 import torch
 from annotated_types import Ge, Len, Lt
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
 from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.pickle_scan import MOST_DIMENSIONS
 
 
 class CheckpointError(UserError):
@@ -26,6 +29,10 @@ class CheckpointError(UserError):
 
 
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
+
+
+_LONGEST_TEXT = 10_000  # of a provenance, characters
+_Text = Annotated[str, Len(0, _LONGEST_TEXT)]
 
 
 class _Best(TypedDict):
@@ -42,10 +49,13 @@ class _State(TypedDict):
     best_metric_results: dict[str, dict[str, _Best]]
     validated_iter: Annotated[int, Ge(0), Lt(2**63)]
     skipped: Annotated[list[float], Len(2, 2)]
+    conditions: NotRequired[dict[_Text, _Text]]  # since 0.3.0
 
 
 _STATE = TypeAdapter(_State)
-_LONGEST_TEXT = 10_000  # of a provenance, characters
+_LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
+_WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
 
@@ -64,22 +74,10 @@ def save(content: dict[str, Any], path: Path) -> None:
             raise error.__context__ or error from None  # torch covers the file system's answer with one of its own
 
 
-def _check_sums(file: BinaryIO) -> None:
-    """Compare the CRC-32 of each record with its content: torch.save writes them, torch.load does not look at them.
-
-    A file of the time before zip, or with all of them zero (torch.serialization.set_crc32_options), has none.
-    """
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        if any(record.CRC for record in archive.infolist()) and archive.testzip():
-            raise zipfile.BadZipFile
-
-
 def is_whole(path: Path) -> bool:
     """Whether a file of `save` is there as it was written; without reading it into memory as `load` does."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as file, zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
     except Exception:  # whatever a damaged file makes of the reader
         return False
@@ -117,13 +115,24 @@ def metadata(path: str | Path) -> dict[str, str]:
 
 
 def _read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise CheckpointError(f"{path}: damaged, or no safetensors file (a header of {length:,d} bytes)")
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = file.keys()
+            for name in names:
+                if (dimensions := len(file.get_slice(name).get_shape())) > MOST_DIMENSIONS:
+                    raise CheckpointError(f"{path}: {name} has {dimensions} dimensions; {MOST_DIMENSIONS} are allowed")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error})") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # SafetensorError, and what torch makes of sizes and types that it does not know
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged, or no safetensors file ({first})") from error
 
 
 def _load_safetensors(path: str | Path) -> dict[str, Any]:
@@ -132,8 +141,26 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
         return {"params": weights}
     try:
         return {"params": weights, "mrda": json.loads(about[PROVENANCE_KEY])}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {PROVENANCE_KEY} in its metadata is no JSON of a few levels") from error
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """Open a file to read; a pipe or a device, which may never end, is none.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CheckpointError(f"{path}: cannot be read (a folder, pipe or device, no file)")
+        return Path(path).open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: {PROVENANCE_KEY} in its metadata is no JSON") from error
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -146,16 +173,13 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).suffix == ".safetensors":
         return _load_safetensors(path)
-    try:
-        file = Path(path).open("rb")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    with file:
+    with _opened(path) as file:
         try:
-            pickle_scan.scan(path)
-            _check_sums(file)
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            is_zip = file.read(4) == b"PK\x03\x04"
+            whole = pickle_scan.read_parts(file) if is_zip else file
+            pickle_scan.scan(whole)
+            whole.seek(0)
+            content = _copied(torch.load(whole, map_location="cpu", weights_only=True))
         except pickle_scan.RefusedError as error:
             raise CheckpointError(f"{path}: {error}") from error
         except Exception as error:  # whatever a damaged or hostile file makes of the reader
@@ -163,6 +187,15 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
     return content
+
+
+def _copied(content: Any) -> Any:
+    """Plain dictionaries, lists and tuples, and each tensor in storage of its own in the usual layout."""
+    if isinstance(content, Tensor):
+        return content.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(content, dict):
+        return {key: _copied(value) for key, value in dict.items(content)}
+    return type(content)(map(_copied, content)) if isinstance(content, list | tuple) else content
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -279,6 +312,8 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     if sum(tensor.nbytes for tensor in weights.values()) > Path(path).stat().st_size:
         raise CheckpointError(f"{path}: damaged, its tensors are larger than the file")
     for name, tensor in weights.items():
+        if tensor.dtype not in (*_WEIGHTS, *_INDICES):
+            raise CheckpointError(f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}, no weights")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
     return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
@@ -291,11 +326,21 @@ def reasons(error: RuntimeError) -> str:
     return "; ".join(found[:3] or [first]) + more
 
 
+def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
+    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
+    try:
+        theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
+    except (AttributeError, ValueError):  # another network, or no weights of this one
+        return ""
+    differ = [key for key in ours if theirs[key] != ours[key]]
+    return "; ".join(f"{key} is {theirs[key]} in the file, {ours[key]} in the options" for key in differ)
+
+
 def load_network(
     net: nn.Module,
     path: str | Path,
     param_key: str = "params_ema",
-    stage: str | None = None,
+    stage: str | tuple[str, ...] | None = None,
     degradation: str | None = None,
 ) -> None:
     """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
@@ -304,7 +349,7 @@ def load_network(
         net: network that takes the weights.
         path: file.
         param_key: what to prefer; without it, `params` serves.
-        stage: refuse the weights of another stage (where the file says which).
+        stage: refuse the weights of a stage other than this or these (where the file says which).
         degradation: refuse weights trained on another degradation (likewise).
 
     Raises:
@@ -313,17 +358,24 @@ def load_network(
     content = load(path)
     origin = _provenance(content, path)
     if origin is not None:
-        if stage is not None and origin.stage != stage:
-            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {stage}")
+        wanted = (stage,) if isinstance(stage, str) else stage
+        if wanted is not None and origin.stage not in wanted:
+            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
         if degradation is not None and origin.degradation not in (None, degradation):
             theirs, ours = different_parts(origin.degradation, degradation)
             raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
         if getattr(net, "upscale", origin.scale) != origin.scale:
             raise CheckpointError(f"{path}: weights for scale {origin.scale}, the option file says {net.upscale}")
+    weights, own = weights_of(content, param_key, path), net.state_dict()
+    for name in filter(own.__contains__, weights):
+        if weights[name].dtype not in (_WEIGHTS if own[name].dtype in _WEIGHTS else (own[name].dtype,)):
+            found, needed = (str(tensors[name].dtype).removeprefix("torch.") for tensors in (weights, own))
+            raise CheckpointError(f"{path}: {name} is of type {found}, {type(net).__name__} needs {needed}")
     try:
-        net.load_state_dict(weights_of(content, param_key, path))
+        net.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reasons(error)}") from error
+        reason = _other_sizes(net, weights) or reasons(error)
+        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error
 
 
 def states(folder: Path) -> list[Path]:

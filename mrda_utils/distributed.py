@@ -37,17 +37,53 @@ def _slurm_environment() -> None:
     for ours, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         if slurm not in os.environ:
             raise UserError(f"--launcher slurm: {slurm} is not set; start with srun")
+        environment_number(slurm, 0)
         os.environ.setdefault(ours, os.environ[slurm])
     if "MASTER_ADDR" not in os.environ:
         raise UserError("--launcher slurm: MASTER_ADDR is not set; export the first node's name in the job script")
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
-def _number(variable: str, default: int) -> int:
+def environment_number(variable: str, default: int, least: int = 0) -> int:
+    """A whole number in the environment, as torchrun, Slurm or `num_processes` put it there.
+
+    Raises:
+        UserError: something else is there.
+    """
     text = os.environ.get(variable, str(default))
-    if not text.isdigit():
-        raise UserError(f"{variable}: {text!r} is no number; it comes from torchrun or Slurm")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+        raise UserError(f"{variable}: {text!r} is no number from {least} on; torchrun or Slurm sets it, or unset it")
     return int(text)
+
+
+def _place() -> tuple[int, int, int]:
+    """Rank, number of processes and rank on this node, as the environment has them.
+
+    Raises:
+        UserError: they make no sense.
+    """
+    world_size, rank, local_rank = (
+        environment_number("WORLD_SIZE", 1, 1),
+        environment_number("RANK", 0),
+        environment_number("LOCAL_RANK", 0),
+    )
+    for name in ("LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        environment_number(name, 1, 1)
+    if rank >= world_size:
+        raise UserError(f"RANK: {rank}, but WORLD_SIZE is {world_size}, so ranks end at {world_size - 1}")
+    if world_size > 1 and "RANK" not in os.environ:
+        raise UserError(f"RANK: not set, but WORLD_SIZE is {world_size}; torchrun or Slurm sets both")
+    return rank, world_size, local_rank
+
+
+def _numbered_gpu(device: str, world_size: int) -> int:
+    """Number of the GPU that the option `device` names."""
+    number, count = int(device.partition(":")[2]), torch.cuda.device_count()
+    if world_size > 1:
+        raise UserError(f"device: {device!r}, but {world_size} processes take a GPU each; use device: cuda")
+    if number >= count:
+        raise UserError(f"device: {device!r}, but there are {count} GPUs, from cuda:0 on")
+    return number
 
 
 def start(launcher: str, device: str, timeout: int) -> Process:
@@ -55,18 +91,18 @@ def start(launcher: str, device: str, timeout: int) -> Process:
 
     Args:
         launcher: `slurm`, or anything else for torchrun or a single process.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, or a GPU by its number, `cuda:1`, for one process.
         timeout: seconds after which waiting for another process ends the run.
 
     Raises:
         UserError: CUDA asked for and not there, more processes than GPUs, or a launcher without its variables.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: 'cuda', but torch sees no CUDA device; use device: cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: {device!r}, but torch sees no CUDA device; use device: cpu")
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if launcher == "slurm":
         _slurm_environment()
-    world_size, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    rank, world_size, local_rank = _place()
     if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
         raise UserError(
             "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
@@ -74,6 +110,8 @@ def start(launcher: str, device: str, timeout: int) -> Process:
     if use_cuda:
         if launcher == "slurm" and torch.cuda.device_count() == 1:
             local_rank = 0  # --gpus-per-task=1 shows each task its own GPU alone
+        if ":" in device:
+            local_rank = _numbered_gpu(device, world_size)
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "
@@ -89,7 +127,6 @@ def start(launcher: str, device: str, timeout: int) -> Process:
             raise UserError(
                 f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})"
             ) from error
-    rank = dist.get_rank() if world_size > 1 else 0
     return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
 
 

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mrda_utils.console import lasting_console
+
 _LONGEST_LINE = 2000  # characters of a message; names and values may come from a stranger's file
+_LONGEST_END = 500  # of these at the end, where the reason stands
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What no name of a file may hold: control characters, line ends, and bytes that are no UTF-8."""
 
@@ -18,11 +21,17 @@ class UserError(ValueError):
     def __str__(self) -> str:
         """The message without control characters, which would reach the terminal, and without endless lines."""
         lines = (UNPRINTABLE.sub(_escaped, line) for line in super().__str__().split("\n"))
-        return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..." for line in lines)
+        return "\n".join(map(_shortened, lines))
 
 
 class OptionError(UserError):
     """A wrong option file or command line."""
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[: _LONGEST_LINE - _LONGEST_END]} ... {line[-_LONGEST_END:]}"
 
 
 def _escaped(match: re.Match) -> str:
@@ -53,6 +62,21 @@ def run(
 
     Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
     """
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the console's encoding lacks (Windows' cp1252) is no bug
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with lasting_console() as failure:
+        code = 0
+        try:
+            _run(main, interrupted, out_of_memory)
+        except SystemExit as end:
+            code = end.code
+        if error := failure():
+            _end(f"error: standard output cannot be written ({error.strerror})", 2)
+        if code:
+            sys.exit(code)
+
+
+def _run(main: Callable[[], None], interrupted: str, out_of_memory: str) -> None:
     try:
         main()
     except UserError as error:
@@ -81,5 +105,5 @@ def _own_words(error: UserError) -> str:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)  # noqa: T201
+    print(*(UNPRINTABLE.sub(_escaped, line) for line in message.split("\n")), sep="\n", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from mrda_utils.errors import UNPRINTABLE
+
 
 def did_you_mean(key: str, known: list[str]) -> str:
     """Advice on an unknown key: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    folded = {name.casefold(): name for name in known}  # calculate_PSNR is nearer to calculate_psnr than to _ssim
+    near = difflib.get_close_matches(key.casefold(), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[near[0]]!r}?" if near else f"known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -54,13 +58,27 @@ def _odd(value: int) -> int:
     return value
 
 
+def _printable(text: str) -> str:
+    if UNPRINTABLE.search(text):
+        raise ValueError("control characters, or bytes that are no UTF-8")
+    return text
+
+
+def _possible_path(text: str) -> str:
+    if any(len(part.encode(errors="replace")) > 255 for part in re.split(r"[/\\\\]", text)):
+        raise ValueError("a name of more than 255 bytes, which no file can have")
+    return _printable(text)
+
+
 LARGEST_WIDTH = 1024  # of a network: channels, blocks
 LARGEST_NETWORK = 2**30  # parameters, 4 GiB
+LARGEST_TABLES = 2**26  # numbers in a network's buffers, such as SwinIR's masks; and parameters, see `registered`
+MOST_MODULES = 10_000  # of a network, all layers counted; RCAN has 2,500
 LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
 
 Count = Annotated[int, Ge(1)]
-Range = Annotated[list[float], Len(2, 2), AfterValidator(_ordered)]
-PositiveRange = Annotated[list[Annotated[float, Gt(0)]], Len(2, 2), AfterValidator(_ordered)]
+Range = Annotated[list[Annotated[float, Le(1000)]], Len(2, 2), AfterValidator(_ordered)]
+PositiveRange = Annotated[list[Annotated[float, Ge(0.001), Le(1000)]], Len(2, 2), AfterValidator(_ordered)]
 RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
 FactorRange = Annotated[
     list[Annotated[float, Gt(0), Le(16)]], Len(2, 2), AfterValidator(_ordered), AfterValidator(_around_one)
@@ -70,5 +88,7 @@ Probability = Annotated[float, Ge(0), Le(1)]
 Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
 KernelSize = Annotated[int, Ge(3), Le(255), AfterValidator(_odd)]
 LargestKernel = Annotated[int, Ge(7), Le(255), AfterValidator(_odd)]
+FilePath = Annotated[str, Field(max_length=2000), AfterValidator(_possible_path)]
+Label = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 MethodName = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=100)]

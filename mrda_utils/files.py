@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -77,25 +76,43 @@ def _flush_names(folder: Path) -> None:
 
     A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is, which is said once.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder; elsewhere one may be written but not read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
-        _say_once(f"a file system here does not flush folders ({error.strerror}); a power cut may undo a renaming")
+        _tell_not_flushed(folder)
     finally:
         os.close(descriptor)
 
 
-@cache
-def _say_once(message: str) -> None:
-    print(message, file=sys.stderr)  # noqa: T201
+_not_flushed: list[Path] = []
+
+
+def _tell_not_flushed(folder: Path) -> None:
+    """Say so, once a process."""
+    if not _not_flushed:
+        _not_flushed.append(folder)
+        line = f"warning: {folder}: its file system does not flush folders, so a power cut may undo the last files"
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again, in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mrda"
+    """Folder of what can be made again, in the user's cache; it need not exist.
+
+    Raises:
+        UserError: neither the environment nor the system's list of users says where that is.
+    """
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "mrda"
+    try:
+        return Path.home() / ".cache/mrda"
+    except RuntimeError as error:
+        raise UserError("HOME: not set, and this user has no home folder; name a folder in XDG_CACHE_HOME") from error
 
 
 def write_text(text: str, path: Path) -> None:

@@ -8,19 +8,22 @@ The same command goes on where an earlier one ended; docs/ablation.md tells what
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import csv
 import json
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, model_validator
 from tabulate import tabulate
 
 import mrda_loss  # noqa: F401  (these imports register what option files name)
@@ -32,32 +35,19 @@ from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
-from mrda_options import force, validate
+from mrda_options import validate
 from mrda_options.sections import DataRoot
-from mrda_pipeline.train_pipeline import train_pipeline
-from mrda_utils import checkpoint
+from mrda_pipeline.chain import Runs, needed, read_runs, run_options, train, weights_path
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.distributed import start
-from mrda_utils.errors import OptionError, UserError, run
-from mrda_utils.fields import Count, Name, Section, did_you_mean
+from mrda_utils.errors import OptionError, run
+from mrda_utils.fields import Name, Section, did_you_mean
 from mrda_utils.files import write_text
 from mrda_utils.numerics import set_numerics
-from mrda_utils.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4
-WEIGHTS = "models/net_g_latest.pth"  # of a run
 PSNR = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": SCALE, "test_y_channel": True}})
-
-
-class Variant(Section):
-    """One entry of `runs`."""
-
-    stage: Name
-    weights: dict[str, Name] = Field({})
-    """Key of the option file's `path` section to the run whose weights it takes."""
-    change: list[str] = Field([])
-    steps: Count | None = None
-    """Of adaptation; further ones than the option file's repeat its last learning rate."""
 
 
 class TableRow(Section):
@@ -76,12 +66,20 @@ class Table(Section):
     rows: dict[Name, TableRow]
 
 
-class Plan(Section):
+class Plan(Runs):
     """Options/ablation/ablation.yml, which says what the keys mean."""
 
     test_sets: dict[Name, DataRoot]
-    runs: dict[Name, Variant]
     tables: dict[str, Table]
+
+    @model_validator(mode="after")
+    def _known_runs(self) -> Plan:
+        for title, table in self.tables.items():
+            for label, row in table.rows.items():
+                if row.run not in self.runs:
+                    advice = did_you_mean(row.run, list(self.runs))
+                    raise ValueError(f"tables.{title}.{label}: {row.run!r} is no run, {advice}")
+        return self
 
 
 class Value(NamedTuple):
@@ -98,7 +96,7 @@ class Value(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Train what the chosen rows need, measure it, write and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
     parser.add_argument(
@@ -112,19 +110,19 @@ def main(argv: list[str] | None = None) -> None:
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options of every run, as in train.py"
     )
     args = parser.parse_args(argv)
-    plan = read_plan(args.plan)
+    plan = read_runs(args.plan, Plan, "--plan")
     tables = chosen(plan, args.rows)
-    needed = in_order(plan, [row.run for table in tables.values() for row in table.rows.values()])
+    names = needed(plan.runs, (row.run for table in tables.values() for row in table.rows.values()))
     folder = args.options or args.plan.parent
     output = ROOT / (args.output or Path("results") / folder.resolve().name)
     options = {
-        (name, seed): run_options(plan, name, folder, seed, args.force_yml) for seed in args.seeds for name in needed
+        (name, seed): options_of(plan, name, folder, seed, args.force_yml) for seed in args.seeds for name in names
     }
     test_sets = {name: root for name, root in plan.test_sets.items() if is_there(root)}
     for name in plan.test_sets.keys() - test_sets.keys():
         print(f"{name}: left out; put its HR images into {plan.test_sets[name]}")  # noqa: T201
     for opt in options.values():
-        train(opt, output)
+        train(opt, ROOT, output / "options")
     values = [
         Value(title, label, row.run, seed, dataset, column, psnr)
         for title, table in tables.items()
@@ -139,32 +137,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan
-def read_plan(path: Path) -> Plan:
-    """Read a file like options/ablation/ablation.yml.
-
-    Raises:
-        OptionError: a mistake in it, named.
-    """
-    try:
-        plan = Plan.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
-    except OSError as error:
-        raise OptionError(f"--plan {path}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise OptionError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
-    named = [(f"runs.{name}.weights", other) for name, own in plan.runs.items() for other in own.weights.values()]
-    named += [
-        (f"tables.{title}.{label}", row.run)
-        for title, table in plan.tables.items()
-        for label, row in table.rows.items()
-    ]
-    for where, name in named:
-        if name not in plan.runs:
-            raise OptionError(f"{path}: {where}: {name!r} is no run, {did_you_mean(name, list(plan.runs))}")
-    return plan
-
-
 def chosen(plan: Plan, labels: list[str]) -> dict[str, Table]:
     """Tables with the rows of these labels alone; all of them if there is none.
 
@@ -183,67 +155,19 @@ def chosen(plan: Plan, labels: list[str]) -> dict[str, Table]:
     return {title: table for title, table in tables.items() if table.rows}
 
 
-def in_order(plan: Plan, names: list[str]) -> list[str]:
-    """These runs and all that they build on, each once, predecessors first."""
-    order: list[str] = []
-    for name in names:
-        order += [n for n in [*in_order(plan, list(plan.runs[name].weights.values())), name] if n not in order]
-    return order
-
-
-def run_options(plan: Plan, name: str, folder: Path, seed: int, forced: list[str]) -> dict:
-    """A run's options: its stage's option file, the plan's changes, a name and a seed of its own.
-
-    Raises:
-        OptionError: no such option file, or options that are not valid.
-    """
-    variant = plan.runs[name]
-    path = folder / f"train_{variant.stage}_x{SCALE}.yml"
-    try:
-        options = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be read ({error.strerror}); run {name!r} needs it") from error
-    force(options, [*variant.change, *forced])
-    if variant.steps is not None:
-        inner_lrs = options["adaptation"]["inner_lrs"]
-        options["adaptation"]["inner_lrs"] = [inner_lrs[min(n, len(inner_lrs) - 1)] for n in range(variant.steps)]
-
-    def run_name(run: str) -> str:
-        return f"{folder.resolve().name}_{run}_s{seed}"
-
-    paths = options.setdefault("path", {})
-    experiments = paths.get("experiments_root", "experiments")
-    paths |= {key: f"{experiments}/{run_name(other)}/{WEIGHTS}" for key, other in variant.weights.items()}
-    options |= {"name": run_name(name), "manual_seed": seed, "path": paths}
-    validate(options, True, f"{path}, run {name!r}")
-    return options
+def options_of(plan: Plan, name: str, folder: Path, seed: int, forced: list[str]) -> dict:
+    """A run's options for a seed of its own; see `run_options`."""
+    return run_options(
+        name,
+        plan.runs[name],
+        folder,
+        SCALE,
+        lambda run: f"{folder.resolve().name}_{run}_s{seed}",
+        [*forced, f"manual_seed={seed}"],
+    )
 
 
 # ---------------------------------------------------------------------------------------------- training and measuring
-def train(options: dict, output: Path) -> None:
-    """Train a run to its end, from where an earlier attempt stopped; a complete one is left alone.
-
-    Raises:
-        UserError: a run of this name was trained with other options; a mistake in data or checkpoints.
-    """
-    weights = weights_path(options)
-    text = yaml.safe_dump(options, sort_keys=False)
-    trained = weights.parents[1] / f"{options['name']}.yml"
-    if trained.is_file() and not trained.read_text(encoding="utf-8").endswith(text):
-        raise UserError(f"{trained}: this run has other options than it would have now; move its folder away")
-    if weights.is_file() and checkpoint.load(weights)["mrda"]["iteration"] == options["train"]["total_iter"]:
-        print(f"{options['name']}: complete")  # noqa: T201
-        return
-    path = output / "options" / f"{options['name']}.yml"
-    write_text(text, path)
-    train_pipeline(ROOT, ["-opt", str(path), "--auto_resume"])
-
-
-def weights_path(options: dict) -> Path:
-    """Where a run leaves its weights."""
-    return ROOT / options["path"].get("experiments_root", "experiments") / options["name"] / WEIGHTS
-
-
 def is_there(root: str) -> bool:
     """Whether these HR images are there."""
     return root.startswith("bundled:") or (ROOT / root).is_dir()
@@ -253,7 +177,7 @@ def restorer(options: dict, device: torch.device) -> Restorer:
     """A trained run as its stage's validation uses it; MLN and teacher adapt on the ground truth."""
     opt = validate(options, True, options["name"])
     stage = opt["model_type"]
-    net = build_frozen(opt["network_g"], str(weights_path(options)), stage, device)
+    net = build_frozen(opt["network_g"], str(weights_path(options, ROOT)), stage, device)
     if stage == "MLNMetaModel":
         return mln_oracle(net, Adaptation(**opt["adaptation"]))
     if stage == "MRDATeacherModel":
@@ -268,7 +192,7 @@ def restorer(options: dict, device: torch.device) -> Restorer:
 def measure(options: dict, dataset: str, root: str, protocol: str, output: Path) -> list[Row]:
     """PSNR of a run on every image and kernel; kept in a file, and measured again when the weights are newer."""
     path = output / "rows" / f"{options['name']}_{dataset}_{protocol}.csv"
-    if not path.is_file() or path.stat().st_mtime < weights_path(options).stat().st_mtime:
+    if not path.is_file() or path.stat().st_mtime < weights_path(options, ROOT).stat().st_mtime:
         root = root if root.startswith("bundled:") else str(ROOT / root)
         opt = {"name": dataset, "dataroot_gt": root, "protocol": protocol, "scale": SCALE, "kernel_size": 21}
         test_set = BenchmarkDataset(opt)

@@ -5,6 +5,11 @@ python scripts/complexity.py -opt options/train_student_x4.yml [--lr_size 180 32
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
@@ -23,6 +28,7 @@ from mrda_model.benchmark_model import lr_multiple
 from mrda_model.frozen import freeze
 from mrda_model.restorers import teacher_oracle
 from mrda_options import read_options
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.numerics import set_numerics
@@ -33,7 +39,8 @@ HEADERS = ["network", "type", "Param (M)", "Mult-Adds (G)", "Time (ms)"]
 def networks(opt: dict) -> dict[str, dict]:
     """Options of each network that restores images, by its name in the option file."""
     found = {key: value for key, value in opt.items() if key.startswith("network_") and key != "network_d"}
-    found |= {name: baseline["network"] for name, baseline in opt.get("baselines", {}).items()}
+    baselines = opt.get("baselines", {})
+    found |= {name: baseline["network"] for name, baseline in baselines.items() if "network" in baseline}
     if not found:
         raise OptionError("-opt: names no network; try options/train_student_x4.yml")
     return found
@@ -62,7 +69,7 @@ def measure_oracle(opt: dict, height: int, width: int, device: torch.device, run
 
 def main() -> None:
     """Print the table of what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("-opt", required=True, help="option file (YAML), a stage's or a test's")
     parser.add_argument("--lr_size", nargs=2, type=int, default=LR_SIZE, metavar=("H", "W"), help="the paper's")
     parser.add_argument("--runs", type=int, default=5, help="timed ones; their median is printed")

@@ -7,11 +7,15 @@ Student, teacher and MLN are told apart by their keys; scale, widths and number 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import re
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from mrda_arch import MLN, MRDANet
 from mrda_arch.rdan_arch import RGB_MEAN
 from mrda_utils import checkpoint
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import run
 from mrda_utils.fields import LARGEST_WIDTH
@@ -181,7 +186,7 @@ def _summary(kind: str, net: nn.Module) -> str:
 
 def main() -> None:
     """Convert the file that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="file to convert")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     parser.add_argument("--reverse", action="store_true", help="from this project's layout to the authors'")

@@ -8,28 +8,21 @@ Averaged weights (params_ema) are taken where there are any. Nothing is computed
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
-from pathlib import Path
 
-from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_arch import network_from_file
+from mrda_arch.network_file import about
 from mrda_utils import checkpoint
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
-
-
-def about(net: MRDANet | MLN, title: str) -> dict[str, str]:
-    """Metadata by the ModelSpec convention, and the network as an option file names it."""
-    kind = type(net).__name__
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": kind,
-        "modelspec.implementation": "mrda",
-        "modelspec.title": title,
-        "modelspec.license": "Apache-2.0",
-        "mrda.network": json.dumps({"type": kind, **net.hyper_parameters(net.state_dict())}),
-    }
+from mrda_utils.shipped import PREFIX, shipped_weights
 
 
 def convert(source: Path, target: Path, title: str | None) -> str:
@@ -51,17 +44,18 @@ def convert(source: Path, target: Path, title: str | None) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Convert the file that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help=".pth or .safetensors")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("weights", help=".pth or .safetensors, or shipped:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, of the other kind")
     parser.add_argument("--title", help="of a .safetensors file; by default its name")
     args = parser.parse_args(argv)
     suffixes = (".pth", ".safetensors")
     if args.output.suffix not in suffixes:
         raise OptionError(f"-o {args.output}: must end in {' or '.join(suffixes)}")
-    if args.output.exists() and args.output.samefile(args.weights):
+    weights = shipped_weights(args.weights) if args.weights.startswith(PREFIX) else Path(args.weights)
+    if args.output.exists() and args.output.samefile(weights):
         raise UserError(f"-o {args.output}: is the file to convert")
-    print(f"{args.output}: {convert(args.weights, args.output, args.title)}")  # noqa: T201
+    print(f"{args.output}: {convert(weights, args.output, args.title)}")  # noqa: T201
 
 
 if __name__ == "__main__":

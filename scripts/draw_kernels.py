@@ -5,17 +5,22 @@ python scripts/draw_kernels.py aniso9_mrda [-o kernels.png] [--scale 4]
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mrda_data.degradation.kernels import task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases
-from mrda_eval.report import panel
+from mrda_eval.panel import side_by_side
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
 
 
@@ -25,15 +30,15 @@ def draw(protocol: str, scale: int) -> Image.Image:
     for case in protocol_cases(protocol, scale):
         kernel = task_kernel(case.task).numpy()
         pictures[case.kernel] = np.rint(255 * kernel / kernel.max()).astype(np.uint8)[..., None].repeat(3, axis=2)
-    return panel(pictures, None, height=168)
+    return side_by_side(pictures, None, height=168)
 
 
 def main() -> None:
     """Draw what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("protocol", choices=list(PROTOCOLS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("protocol", choices=list(PROTOCOLS), help="of a test")
     parser.add_argument("-o", "--output", type=Path, help="file to write; PROTOCOL.png by default")
-    parser.add_argument("--scale", type=int, choices=[2, 3, 4], default=4)
+    parser.add_argument("--scale", type=int, choices=[2, 3, 4], default=4, help="upscaling factor")
     args = parser.parse_args()
     path = args.output or Path(f"{args.protocol}.png")
     try:

@@ -9,12 +9,16 @@ compared with its SHA-256 in scripts/photos_manifest.csv. Unpacking Debian's pac
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import argparse
 import csv
 import re
 import struct
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -22,11 +26,12 @@ from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from PIL import Image
 from tqdm import tqdm
 
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
 
 MANIFEST = Path(__file__).with_name("photos_manifest.csv")
@@ -40,7 +45,7 @@ CLIENTS = {  # command to download one package of this version into the current 
 
 def main(argv: list[str] | None = None) -> None:
     """Download, verify, cut; the output folder is there when all of it is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("datasets/photos"), help="folder to make")
     parser.add_argument("--packages", type=Path, help="folder of packages that are there already")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Draw the paper's Fig. 7 to 10 for the networks of a test's option file; PNG and CSV.
+"""Draw the paper's Fig. 7 to 10 for the networks of a test's option file; PNG, PDF and CSV.
 
     python scripts/figures.py idr -opt options/demo/test_gaussian8_x4.yml --baseline experiments/.../net_g_latest.pth
     python scripts/figures.py rdam -opt options/demo/test_gaussian8_x4.yml
@@ -10,13 +10,17 @@ The photographs are the bundled ones unless --images names a folder; docs/figure
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import csv
 import re
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -28,7 +32,6 @@ from sklearn.manifold import TSNE
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
-from tqdm import tqdm
 
 import mrda_loss  # noqa: F401  (registers what option files name)
 from mrda_arch import MLN, MRDANet
@@ -45,8 +48,10 @@ from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_options.command_line import parse
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.files import written_whole
+from mrda_utils.progress import progress_bar
 from mrda_utils.seeding import torch_generator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +81,10 @@ class Setting(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Draw one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="FIGURE")
     for name, (draw, about) in FIGURES.items():
-        command = commands.add_parser(name, help=about, description=about)
+        command = commands.add_parser(name, help=about, description=about, formatter_class=HelpFormatter)
         command.set_defaults(draw=draw)
         if name == "steps":
             command.add_argument("--values", type=Path, required=True, help="values.csv that scripts/ablation.py wrote")
@@ -113,7 +118,7 @@ def pyplot() -> ModuleType:
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError("matplotlib is not installed; pip install '.[plots]'") from error
+        raise UserError('matplotlib is not installed; pip install ".[plots]"') from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -147,19 +152,20 @@ def read_setting(args: argparse.Namespace) -> Setting:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG and say so.
+    """Write a figure as PNG and PDF and say so.
 
     Raises:
         UserError: the file system refused.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+        for kind in ("pdf", "png"):
+            with written_whole(path.with_suffix(f".{kind}")) as file:
+                figure.savefig(file, format=kind, dpi=120, bbox_inches="tight")
     except OSError as error:
         raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
     pyplot().close(figure)
-    print(path)  # noqa: T201
+    print(f"{path}, and as .pdf")  # noqa: T201
 
 
 # ------------------------------------------------------------------------------------------- representations: Fig. 7, 8
@@ -238,6 +244,16 @@ def neighbour_accuracy(idrs: np.ndarray, labels: np.ndarray, groups: np.ndarray)
     )
 
 
+class Representations(NamedTuple):
+    """What one network makes of all crops under all degradations of a figure."""
+
+    idrs: np.ndarray
+    """(N, D)."""
+    plane: np.ndarray
+    """(N, 2), t-SNE."""
+    accuracy: float
+
+
 def draw_idr(args: argparse.Namespace) -> None:
     """A picture for widths, anisotropic kernels and noise levels; idr.csv and idr_accuracy.csv."""
     setting = read_setting(args)
@@ -248,39 +264,55 @@ def draw_idr(args: argparse.Namespace) -> None:
     gt = crops(setting.images, args.crop, args.max_crops)
     points, accuracies = [], []
     for figure, cases in degradations(scale).items():
+        labels = np.repeat([case.label for case in cases], len(gt))
+        groups = np.tile(np.arange(len(gt)), len(cases))
         lqs = [
             classic_degrade(gt, case.task, scale, KERNEL_SIZE, torch_generator(0, f"figure {figure}", number))
             for number, case in enumerate(cases)
         ]
-        labels = np.repeat([case.label for case in cases], len(gt))
-        groups = np.tile(np.arange(len(gt)), len(cases))
-        plot, axes = pyplot().subplots(
-            1, len(sources), figsize=(5 * len(sources), 5), squeeze=False, layout="constrained"
-        )
-        for axis, (network, idr) in zip(axes[0], sources.items(), strict=True):
-            pairs = [
-                (lq[None].to(setting.device), x[None].to(setting.device))
-                for own in lqs
-                for lq, x in zip(own, gt, strict=True)
-            ]
-            progress = tqdm(pairs, f"{figure}, {network}", disable=None, leave=False)
-            idrs = torch.cat([idr(*pair) for pair in progress]).float().cpu().numpy()
-            accuracies.append(Accuracy(figure, network, neighbour_accuracy(idrs, labels, groups), 1 / len(cases)))
-            perplexity = min(30, (len(idrs) - 1) / 3)
-            plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(idrs)
+        found = {
+            network: represented(idr, lqs, gt, labels, groups, f"{figure}, {network}", setting.device)
+            for network, idr in sources.items()
+        }
+        for network, own in found.items():
+            accuracies.append(Accuracy(figure, network, own.accuracy, 1 / len(cases)))
             points += [
                 Embedded(figure, network, label, crop, *map(float, place))
-                for label, crop, place in zip(labels.tolist(), groups.tolist(), plane, strict=True)
+                for label, crop, place in zip(labels.tolist(), groups.tolist(), own.plane, strict=True)
             ]
-            for case in cases:
-                axis.scatter(*plane[labels == case.label].T, s=12, label=case.label)
-            axis.set(title=f"{network}\n{NEIGHBOURS}-NN accuracy {accuracies[-1].accuracy:.2f}", xticks=[], yticks=[])
-        axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        save(plot, setting.output / f"idr_{figure}.png")
+        save(idr_plot(found, labels, [case.label for case in cases]), setting.output / f"idr_{figure}.png")
     write_csv(points, Embedded._fields, setting.output / "idr.csv")
     write_csv(accuracies, Accuracy._fields, setting.output / "idr_accuracy.csv")
-    for found in accuracies:
-        print(f"{found.figure:8} {found.network:24} {found.accuracy:.3f} (chance {found.chance:.3f})")  # noqa: T201
+    for accuracy in accuracies:
+        print("{:8} {:24} {:.3f} (chance {:.3f})".format(*accuracy))  # noqa: T201
+    print(setting.output / "idr.csv")  # noqa: T201
+
+
+def represented(
+    idr: Callable[[Tensor, Tensor], Tensor],
+    lqs: list[Tensor],
+    gt: Tensor,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    about: str,
+    device: torch.device,
+) -> Representations:
+    """Representations of each crop under each degradation, and how well neighbours tell the degradation."""
+    pairs = [(lq[None].to(device), x[None].to(device)) for own in lqs for lq, x in zip(own, gt, strict=True)]
+    idrs = torch.cat([idr(*pair) for pair in progress_bar(about, True, pairs, leave=False)]).float().cpu().numpy()
+    plane = TSNE(perplexity=min(30, (len(idrs) - 1) / 3), init="pca", random_state=0).fit_transform(idrs)
+    return Representations(idrs, plane, neighbour_accuracy(idrs, labels, groups))
+
+
+def idr_plot(found: dict[str, Representations], labels: np.ndarray, names: list[str]) -> Any:
+    """A plane for each network, a colour for each degradation."""
+    plot, axes = pyplot().subplots(1, len(found), figsize=(5 * len(found), 5), squeeze=False, layout="constrained")
+    for axis, (network, own) in zip(axes[0], found.items(), strict=True):
+        for name in names:
+            axis.scatter(*own.plane[labels == name].T, s=12, label=name)
+        axis.set(title=f"{network}\n{NEIGHBOURS}-NN accuracy {own.accuracy:.2f}", xticks=[], yticks=[])
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return plot
 
 
 # --------------------------------------------------------------------------------------------- modulation maps: Fig. 10

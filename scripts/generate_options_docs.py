@@ -5,13 +5,16 @@ python scripts/generate_options_docs.py [--check]
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union
 
 from pydantic import Field, TypeAdapter
@@ -20,6 +23,7 @@ from pydantic.json_schema import GenerateJsonSchema
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 import mrda_model  # noqa: F401
 from mrda_options.stages import STAGES, TestOptions
+from mrda_utils.arguments import HelpFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_NAMES = {
@@ -154,7 +158,7 @@ def markdown(schema: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write both files; with --check, exit with 1 where one is not what would be written."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is not current")
     check = parser.parse_args().check
     schema = json_schema()
@@ -167,6 +171,7 @@ def main() -> None:
             if check:
                 sys.exit(f"{path} is not current: run 'python scripts/generate_options_docs.py'")
             path.write_text(text, encoding="utf-8")
+        print(f"{path}: {'current' if check else 'written'}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -7,11 +7,15 @@ The tasks are the first that training with this seed draws.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +27,7 @@ from mrda_data.degradation import Task, build_degradation
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.sources import BundledSource
 from mrda_options import read_options
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, run
 from mrda_utils.files import written_whole
 from mrda_utils.seeding import torch_generator
@@ -33,7 +38,7 @@ COLUMNS, GAP, LINE, CHARACTERS = 4, 8, 13, 44
 
 def main(argv: list[str] | None = None) -> None:
     """Draw tasks, degrade the photograph by each, write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("-opt", required=True, help="option file of a stage")
     parser.add_argument("-i", "--input", help="photograph; a bundled one by default")
     parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
@@ -61,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ImageError(f"{args.input}: {error}") from error
     with written_whole(args.output) as file:
         _grid(tiles).save(file, "PNG")
+    print(f"{args.output}: {args.tasks} draws")  # noqa: T201
 
 
 def _read(path: str | None, scale: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from mrda_data.decoding.pixels import DAMAGED, Decoder, Pixels, Refused
 
-_EXTRA = "pip install '.[heif]'"
+_EXTRA = 'pip install ".[heif]"'
 
 
 @contextmanager

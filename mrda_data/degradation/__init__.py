@@ -5,6 +5,8 @@ from __future__ import annotations
 from mrda_data.degradation.base import KINDS, Degradation, Task, build_degradation, register
 from mrda_data.degradation.bicubic import BicubicDegradation
 from mrda_data.degradation.classic import AnisotropicDegradation, IsotropicDegradation
+from mrda_data.degradation.mixture import MixtureDegradation
+from mrda_data.degradation.photo import PhotoDegradation
 from mrda_data.degradation.realesrgan import RealESRGANDegradation
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "BicubicDegradation",
     "Degradation",
     "IsotropicDegradation",
+    "MixtureDegradation",
+    "PhotoDegradation",
     "RealESRGANDegradation",
     "Task",
     "build_degradation",

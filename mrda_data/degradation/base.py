@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar, get_args
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -79,6 +81,17 @@ def build_degradation(opt: dict, scale: int) -> Degradation:
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
     """Draw a number from [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+def chance(generator: torch.Generator, probability: float) -> bool:
+    """Draw True with this probability."""
+    return uniform(generator, 0, 1) < probability
+
+
+def choice(generator: torch.Generator, values: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
+    """Draw one of `values`, by their weights."""
+    edges = list(accumulate(weights or [1] * len(values)))
+    return values[bisect(edges, uniform(generator, 0, edges[-1]))]
 
 
 def check_multiple(gt: Tensor, scale: int) -> None:

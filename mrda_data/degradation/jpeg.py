@@ -18,7 +18,9 @@ def _jpeger(device: torch.device) -> DiffJPEG:
 
 
 def jpeg(image: Tensor, quality: float) -> Tensor:
-    """Compress and decompress (N, 3, H, W) RGB, clipped to [0, 1]; computed in float32.
+    """Compress and decompress (N, 3, H, W) RGB, clipped to [0, 1], as Real-ESRGAN does; computed in float32.
+
+    BasicSR's tables are those of libjpeg with both axes exchanged; see `libjpeg`.
 
     Args:
         image: of any size; DiffJPEG pads it by black to multiples of 16.
@@ -26,3 +28,8 @@ def jpeg(image: Tensor, quality: float) -> Tensor:
     """
     # quality as a number: DiffJPEG overwrites a tensor
     return _jpeger(image.device)(image.float().clamp(0, 1), float(quality)).to(image).contiguous()
+
+
+def libjpeg(image: Tensor, quality: float) -> Tensor:
+    """Likewise, but with the quantisation tables the way round that programs have them."""
+    return jpeg(image.transpose(2, 3), quality).transpose(2, 3).contiguous()

@@ -36,6 +36,11 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_s
     return kernel / kernel.sum()
 
 
+def is_classic(task: Task | None) -> bool:
+    """Whether this is a task of `classic_degrade`, which has one kernel, that of `task_kernel`."""
+    return task is not None and task.keys() == {"sigma_x", "sigma_y", "theta", "noise_sigma_255"}
+
+
 def task_kernel(task: Task, kernel_size: int = 21) -> Tensor:
     """Kernel of a classic task (`classic_degrade`), a single 1 where it has no blur; for pictures."""
     sigma_x, sigma_y = (task[key] or 1e-3 for key in ("sigma_x", "sigma_y"))

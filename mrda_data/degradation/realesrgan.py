@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import typing
-from bisect import bisect
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +14,7 @@ from basicsr.data import degradations as basicsr_kernels
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mrda_data.degradation.base import Task, check_multiple, quantise, register, uniform
+from mrda_data.degradation.base import Task, chance, check_multiple, choice, quantise, register, uniform
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
@@ -124,14 +121,14 @@ class RealESRGANDegradation:
     def sample(self, generator: torch.Generator) -> Task:
         """Draw every parameter; the noise itself is left to `apply`."""
         task = _draw_kernel(self.opt, generator) | _draw_corruption(self.opt, generator)
-        blurs_again = _chance(generator, self.opt["second_blur_prob"])
+        blurs_again = chance(generator, self.opt["second_blur_prob"])
         second = _draw_kernel(self.second_opt, generator) if blurs_again else {}
         second |= _draw_corruption(self.second_opt, generator)
         task |= {f"second_{key}": value for key, value in second.items()}
-        if _chance(generator, self.opt["final_sinc_prob"]):
+        if chance(generator, self.opt["final_sinc_prob"]):
             task["final_sinc_size"] = _draw_size(self.second_opt, generator)
             task["final_sinc_omega_c"] = uniform(generator, math.pi / 3, math.pi)
-        return task | {"final_resize_mode": _choice(generator, MODES), "final_jpeg_last": _chance(generator, 0.5)}
+        return task | {"final_resize_mode": choice(generator, MODES), "final_jpeg_last": chance(generator, 0.5)}
 
     def apply(self, gt: Tensor, task: Task, generator: torch.Generator) -> Tensor:
         """See `Degradation.apply`; gt may be of any size that is a multiple of `scale`."""
@@ -161,32 +158,23 @@ class RealESRGANDegradation:
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
-def _chance(generator: torch.Generator, probability: float) -> bool:
-    return uniform(generator, 0, 1) < probability
-
-
-def _choice(generator: torch.Generator, values: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
-    edges = list(accumulate(weights or [1] * len(values)))
-    return values[bisect(edges, uniform(generator, 0, edges[-1]))]
-
-
 def _draw_size(opt: dict[str, Any], generator: torch.Generator) -> int:
-    return _choice(generator, range(SMALLEST_KERNEL, opt["blur_kernel_size"] + 1, 2))
+    return choice(generator, range(SMALLEST_KERNEL, opt["blur_kernel_size"] + 1, 2))
 
 
 def _draw_kernel(opt: dict[str, Any], generator: torch.Generator) -> Task:
     size = _draw_size(opt, generator)
-    if _chance(generator, opt["sinc_prob"]):
+    if chance(generator, opt["sinc_prob"]):
         lowest = math.pi / 3 if size < 13 else math.pi / 5  # a small kernel cannot hold a low cut-off
         return {"kernel_type": "sinc", "kernel_size": size, "omega_c": uniform(generator, lowest, math.pi)}
-    kind = _choice(generator, opt["kernel_list"], opt["kernel_prob"])
+    kind = choice(generator, opt["kernel_list"], opt["kernel_prob"])
     sigma_x = sigma_y = uniform(generator, *opt["blur_sigma"])
     theta, beta = 0.0, 1.0
     if kind.endswith("aniso"):
         sigma_y, theta = uniform(generator, *opt["blur_sigma"]), uniform(generator, -math.pi, math.pi)
     if kind.startswith(("generalized", "plateau")):
         low, high = opt["betag_range" if kind.startswith("generalized") else "betap_range"]
-        beta = uniform(generator, low, 1) if _chance(generator, 0.5) else uniform(generator, 1, high)
+        beta = uniform(generator, low, 1) if chance(generator, 0.5) else uniform(generator, 1, high)
     shape = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "beta": beta}
     return {"kernel_type": kind, "kernel_size": size, **shape}
 
@@ -194,14 +182,14 @@ def _draw_kernel(opt: dict[str, Any], generator: torch.Generator) -> Task:
 def _draw_corruption(opt: dict[str, Any], generator: torch.Generator) -> Task:
     """Resize, noise and JPEG of one round."""
     low, high = opt["resize_range"]
-    direction = _choice(generator, ("up", "down", "keep"), opt["resize_prob"])
+    direction = choice(generator, ("up", "down", "keep"), opt["resize_prob"])
     bounds = {"up": (1, high), "down": (low, 1), "keep": (1, 1)}[direction]
-    task: Task = {"resize_scale": uniform(generator, *bounds), "resize_mode": _choice(generator, MODES)}
-    if _chance(generator, opt["gaussian_noise_prob"]):
+    task: Task = {"resize_scale": uniform(generator, *bounds), "resize_mode": choice(generator, MODES)}
+    if chance(generator, opt["gaussian_noise_prob"]):
         task["noise_sigma_255"] = uniform(generator, *opt["noise_range"])
     else:
         task["poisson_scale"] = uniform(generator, *opt["poisson_scale_range"])
-    task["gray_noise"] = _chance(generator, opt["gray_noise_prob"])
+    task["gray_noise"] = chance(generator, opt["gray_noise_prob"])
     task["jpeg_quality"] = uniform(generator, *opt["jpeg_range"])
     return task
 

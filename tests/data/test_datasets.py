@@ -153,6 +153,22 @@ def test_skip_corrupt_leaves_offenders_out_with_one_warning(folder, monkeypatch)
     assert message.endswith("; and 3 more")
 
 
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_several_folders_are_one_after_the_other(folder, tmp_path, cache):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("b.png", "z.png"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (40, 50, 3), np.uint8)).save(other / name)
+    (other / "a.png").write_bytes(b"none")
+    both = GTDataset(options(folder, dataroot_gt=[str(folder), str(other)], skip_corrupt=True, cache=cache))
+    first, second = GTDataset(options(folder)), GTDataset(options(other, skip_corrupt=True))
+    names = [f"{folder}/{first.source.names[i]}" for i in first.indices] + [f"{other}/b.png", f"{other}/z.png"]
+    assert [both.source.names[i] for i in both.indices] == names
+    pictures = [part.source.read(i) for part in (first, second) for i in part.indices]
+    assert all(np.array_equal(both.source.read(i), picture) for i, picture in zip(both.indices, pictures, strict=True))
+    assert len({both._image_index(n) for n in range(6)}) == 6
+
+
 def test_skip_corrupt_gives_the_items_of_the_remaining_images(folder):
     clean = GTDataset(options(folder))
     before = [clean[i]["gt"] for i in range(12)]

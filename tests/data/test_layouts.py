@@ -433,5 +433,5 @@ def test_a_reduced_depth_is_said(tmp_path):
 
 def test_without_pillow_heif_a_heic_photograph_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"pillow-heif is not installed; pip install '\.\[heif\]'"):
+    with pytest.raises(ImageError, match=r'pillow-heif is not installed; pip install "\.\[heif\]"'):
         decode(np.frombuffer(b"\0\0\0\x18ftypheic" + bytes(40), np.uint8), "x")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import shutil
+import sys
 from collections import namedtuple
 from contextlib import contextmanager
 from hashlib import sha256
@@ -295,6 +295,7 @@ def test_too_little_memory_is_told_before_anything_is_decoded(folder, decoded, m
         GTDataset(options(folder, cache="ram"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody else says so")
 def test_available_memory_is_what_linux_says():
     kilobytes = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())["MemAvailable:"]
     assert pixel_cache.available_memory() == pytest.approx(1024 * int(kilobytes), rel=0.2)
@@ -311,6 +312,7 @@ def test_too_little_room_on_the_disk_is_told_before_anything_is_decoded(folder, 
 
 @contextmanager
 def largest_file(size):
+    resource = pytest.importorskip("resource")
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

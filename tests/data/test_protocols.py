@@ -47,10 +47,11 @@ def test_other_protocols():
     assert all(case.task["noise_sigma_255"] == 0 for name in ("width", "gaussian8") for case in protocol_cases(name, 4))
 
 
-def test_the_estimated_list_is_labelled_and_only_anisotropic_lists_have_kernel_columns_and_notes():
+def test_the_estimated_list_is_labelled_and_only_lists_of_unlike_cases_have_columns():
     assert "estimate" in PROTOCOLS["aniso9_mrda"].note
     assert {name for name, protocol in PROTOCOLS.items() if protocol.note} == set(NINE)
-    assert {name for name, protocol in PROTOCOLS.items() if protocol.table == "kernels"} == {*NINE, "width"}
+    with_columns = {name for name, protocol in PROTOCOLS.items() if protocol.table == "kernels"}
+    assert with_columns == {*NINE, "width", "photo"}
 
 
 def test_option_files_may_name_every_protocol_and_nothing_else():

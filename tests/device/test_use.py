@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
+from mrda_arch.collapse import collapsed
 from mrda_data import BenchmarkDataset
 from mrda_inference import command_line
 from mrda_inference.tiling import network_functions, upscale
@@ -109,3 +110,24 @@ def test_the_upscaler_writes_what_it_does_on_the_cpu(device, tmp_path, monkeypat
     assert command_line.upscale_files([*flags, "cpu.png", "--device", "cpu"]) == 0
     found, expected = (np.asarray(Image.open(name)).astype(int) for name in ("device.png", "cpu.png"))
     assert np.abs(found - expected).max() <= 1
+
+
+def test_upscaling_needs_no_float64_on_the_device(device, monkeypatch):
+    """Apple's MPS has none; what a network is made of there is made on the CPU, the collapsed upscaler included."""
+    if device.name != "mock":
+        pytest.skip("the mock can do without float64")
+    claim = device.module.MockTensor.__new__
+
+    def without_float64(cls, inner):
+        assert inner.dtype != torch.float64
+        return claim(cls, inner)
+
+    net = MRDANet(**SIZE, upscale=2).eval()
+    lq = torch.rand(1, 3, 40, 30)
+    monkeypatch.setattr(device.module.MockTensor, "__new__", staticmethod(without_float64))
+    with device:
+        sr = upscale(lq.to(device.name), *network_functions(net, device.name), 2, tile=24, overlap=8)
+        upscaler = net.rdan.upscaler.to(device.name)
+        kernels = collapsed(upscaler, 2).kernels.cpu()
+    assert sr.isfinite().all()
+    assert kernels.isfinite().all()

@@ -178,7 +178,8 @@ def test_events_tell_the_story_of_a_run(chain, tmp_path):
     folder = train(opt)
     (folder / "training_states/6.state").write_bytes(b"damaged")
     train(opt, "--auto_resume")
-    assert [(e["event"], e["iter"]) for e in events(folder)] == [
+    told = [e for e in events(folder) if e["event"] != "log"]
+    assert [(e["event"], e["iter"]) for e in told] == [
         ("start", 0),
         ("save", 3),
         ("save", 6),
@@ -188,9 +189,24 @@ def test_events_tell_the_story_of_a_run(chain, tmp_path):
         ("save", 6),
         ("end", 6),
     ]
-    saves = [e for e in events(folder) if e["event"] == "save"]
+    saves = [e for e in told if e["event"] == "save"]
     assert all(e["iter_per_s"] > 0 and e["memory_mib"] > 100 and e["eta_s"] >= 0 for e in saves)
-    assert "6.state: damaged" in events(folder)[4]["reason"]
+    assert "6.state: damaged" in told[4]["reason"]
+
+
+def test_a_finished_run_says_so_and_is_left_alone(chain, tmp_path, capsys):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
+    folder = train(opt)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    train(opt, "--auto_resume")
+    assert "demo_mln_bicubic_x4: already finished, 6 iterations" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    latest = folder / "models/net_g_latest.pth"
+    latest.unlink()  # killed before it was written
+    train(opt, "--auto_resume")
+    assert "already finished" not in capsys.readouterr().out
+    assert latest.is_file()
 
 
 def test_wandb_follows_the_tensorboard_log(chain, tmp_path, monkeypatch):

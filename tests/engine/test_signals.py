@@ -11,7 +11,7 @@ from tests.engine.conftest import ROOT, alive, end, events, run_folder, same_wei
 from tests.model.conftest import stage_options, train
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0), (signal.SIGHUP, 1)])
 def test_a_signal_saves_and_ends_and_the_run_goes_on_bit_for_bit(chain, tmp_path, number, workers):
     cut = {"path__experiments_root": str(tmp_path / "cut"), "datasets__train__num_worker_per_gpu": workers}
     opt = stage_options("student", chain, train__total_iter=100000, **cut)

@@ -64,7 +64,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
 
 
 def restored_with(value):
-    return Restored(0, {}, None, None, {}, [Row("V", "a", "k", "m", "niqe", value)], {}, [])
+    return Restored(1, {}, None, None, {}, [Row("V", "a", "k", "m", "niqe", value)], {}, [])
 
 
 @pytest.mark.parametrize(("metric", "best"), [(NIQE, 2), (PSNR, 3)])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
-from mrda_inference import backend_functions, network_functions, upscale
+from mrda_inference import backend_functions, backends, network_functions, upscale
 from mrda_inference.command_line import upscale_files
 from mrda_utils.errors import UserError
+from mrda_utils.files import user_cache
 from mrda_utils.resize import imresize
 
 TOY = {"num_feat": 6, "num_block": 2, "den_feat": 4}
@@ -103,6 +106,80 @@ def test_openvino_in_bfloat16_is_close_and_keeps_the_bicubic_base_exact():
         torch.testing.assert_close(found, net(lq), rtol=0, atol=tolerance)
 
 
+# ------------------------------------------------------------------------------------------------ which one is faster
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that each backend takes, and which ones were measured."""
+    seconds, measured = {"torch": 2.0, "openvino": 1.0}, []
+    monkeypatch.setattr(backends, "_seconds", lambda net, name: measured.append(name) or seconds[name])
+    monkeypatch.setattr(backends, "version", lambda package: "1.0")
+    return seconds, measured
+
+
+def test_the_faster_backend_is_taken_and_measured_once(clock):
+    seconds, measured = clock
+    for _ in range(2):
+        assert backends.automatic_backend(network(**TOY)) == "openvino"
+    assert measured == ["torch", "openvino"]
+    seconds["openvino"] = 3.0
+    assert backends.automatic_backend(network(**DIRECT)) == "torch"  # another kind of network
+    assert backends.automatic_backend(network(**TOY)) == "openvino"
+    assert len(measured) == 4
+
+
+def test_a_new_version_is_measured_again(clock, monkeypatch):
+    backends.automatic_backend(network(**TOY))
+    monkeypatch.setattr(backends, "version", lambda package: "2.0")
+    backends.automatic_backend(network(**TOY))
+    assert len(clock[1]) == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{" * 100])
+def test_a_damaged_memory_is_measured_again(clock, content):
+    path = user_cache() / "backends.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert backends.automatic_backend(network(**TOY)) == "openvino"
+    assert backends.automatic_backend(network(**TOY)) == "openvino"
+    assert len(clock[1]) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(clock, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert backends.automatic_backend(network(**TOY)) == "openvino"
+
+
+def test_auto_is_a_choice_of_the_program(folder, clock):
+    assert upscaled("-o", "auto.png", "--backend", "auto", "--dtype", "bfloat16") == 0  # torch alone was asked
+    assert not clock[1]
+    clock[0]["torch"] = 0.5
+    assert upscaled("-o", "auto.png", "--backend", "auto", "--overwrite") == 0
+    assert clock[1] == ["torch", "openvino"]
+    assert upscaled("-o", "torch.png", "--device", "cpu") == 0
+    assert Path("auto.png").read_bytes() == Path("torch.png").read_bytes()
+
+
+def test_without_openvino_or_maps_it_is_torch(clock, monkeypatch):
+    assert backends.automatic_backend(network(**TOY, modulation="da")) == "torch"
+
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(backends, "version", missing)
+    assert backends.automatic_backend(network(**TOY)) == "torch"
+    assert not clock[1]
+
+
+@pytest.mark.openvino
+def test_both_are_measured():
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    net = network(**TOY)
+    assert backends.automatic_backend(net) in ("torch", "openvino")
+    assert list(json.loads((user_cache() / "backends.json").read_text()).values()) == [backends.automatic_backend(net)]
+
+
 # ------------------------------------------------------------------------------------------------------ the program
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -151,7 +228,7 @@ def test_a_missing_extra_is_named(folder, monkeypatch, backend, package):
         pytest.importorskip("onnx")
     monkeypatch.delitem(sys.modules, "mrda_inference.onnx_graphs", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"^{package} is not installed; pip install '\.\[{backend}\]'$"):
+    with pytest.raises(UserError, match=rf'^{package} is not installed; pip install "\.\[{backend}\]"$'):
         upscaled("-o", "out", "--backend", backend)
     assert not Path("out").exists()
 

@@ -438,7 +438,7 @@ def test_a_file_system_that_cannot_flush_folders_is_taken_as_it_is(tmp_path, mon
     for code in (errno.EINVAL, errno.EINVAL, errno.EINVAL):
         with written_whole(tmp_path / f"{code}") as file:
             file.write(b"x")
-    assert capsys.readouterr().err.count("does not flush folders (Invalid argument)") == 1
+    assert capsys.readouterr().err.count("does not flush folders") <= 1  # once a process
     code = errno.EIO
     with pytest.raises(WriteError, match="Input/output error"), written_whole(tmp_path / "y") as file:
         file.write(b"x")

@@ -1,17 +1,17 @@
-"""The page to try it: what it computes and, in a browser, what it shows."""
+"""The page's server: whole photographs as mrda-upscale makes them, previews, and what is kept for how long."""
 
 from __future__ import annotations
 
+import base64
 import io
-import math
-import os
-import re
+import json
 import socket
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
-from urllib.request import urlopen
+import zipfile
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -21,250 +21,347 @@ from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
-from mrda_data.degradation.classic import classic_degrade
-from mrda_inference import web
-from mrda_inference.known_kernels import known_kernels, nearest, reference_crops
-from mrda_inference.tiling import centre
-from mrda_utils.errors import UserError
+from mrda_inference.photograph import OutputOptions, upscale_file
+from mrda_inference.upscaler import open_upscaler
 from mrda_utils.resize import imresize
-from mrda_utils.seeding import torch_generator
 
-ROOT = Path(__file__).resolve().parents[2]
+uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
 
-
-def network():
-    """A toy whose output looks nothing like its input."""
-    torch.manual_seed(0)
-    return MRDANet(num_feat=8, num_block=2, den_feat=4).eval().requires_grad_(False)
-
-
-def reference_photograph(width):
-    """A bundled photograph as the known kernel of this width degrades it, uint8."""
-    task = {"sigma_x": width, "sigma_y": width, "theta": 0.0, "noise_sigma_255": 0.0}
-    lq = classic_degrade(reference_crops(4)[4:5], task, 4, 21, torch_generator(0, "any"))
-    return (255 * lq[0]).round().byte().permute(1, 2, 0).numpy()
+from mrda_inference.web import models, store  # noqa: E402  (what they need may be missing)
+from mrda_inference.web.app import Page  # noqa: E402
+from mrda_inference.web.models import Model  # noqa: E402
+from mrda_inference.web.security import known_hosts  # noqa: E402
+from mrda_inference.web.store import Store  # noqa: E402
 
 
-def test_before_is_bicubic_and_after_is_the_network(tmp_path):
-    net, pixels = network(), reference_photograph(2.4)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = web.examiner(net, torch.device("cpu"))(tmp_path / "a.png")
-    lq = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    for image, expected in ((found.before, imresize(lq, 4)), (found.after, net(lq))):
-        expected = (255 * expected[0].clamp(0, 1)).permute(1, 2, 0).numpy()
-        assert np.abs(image.astype(float) - expected).max() <= 0.51
-    expected = nearest(known_kernels(net.den, 4), net.den(lq))
-    assert [near.known.name for near in found.neighbours] == [near.known.name for near in expected]
-    assert len(found.neighbours) == 3
+@pytest.fixture
+def upscaler(tmp_path):
+    """A toy whose output looks nothing like its input; three tiles make the photograph of `photograph`."""
+    net = MRDANet(num_feat=6, num_block=1, den_feat=4)
+    save_file(net.state_dict(), tmp_path / "toy.safetensors")
+    return open_upscaler(str(tmp_path / "toy.safetensors"), "cpu", tile=64, overlap=16)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_map_is_the_mean_of_all_rda_convs_also_in_tiles(tmp_path, monkeypatch, mode):
-    net = network()
-    Image.fromarray(reference_photograph(2.4)[:50]).convert(mode).save(tmp_path / "a.png")
-    pixels = np.array(Image.open(tmp_path / "a.png").convert("RGB"))
-    maps = modulation_maps(net, torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
-    examine = web.examiner(net, torch.device("cpu"))
-    for tile in (None, 64):
-        monkeypatch.setattr(web, "automatic_tile", lambda *_, tile=tile: tile)
-        np.testing.assert_allclose(examine(tmp_path / "a.png").modulation, maps.mean(0), atol=1e-5)
+@pytest.fixture
+def page(tmp_path, upscaler, monkeypatch):
+    """A page that is served in this process: `page.ask(...)`."""
+    monkeypatch.setattr(models, "known_kernels", toy_kernels)
+    (tmp_path / "store").mkdir()
+    with served([Model("toy", upscaler)], tmp_path / "store") as page:
+        yield page
 
 
-def test_the_heat_map_has_the_photographs_size_and_is_brightest_where_the_value_is_largest():
-    values = np.full((10, 12), 0.4)
-    values[1:4, 8:11], values[6:9, 1:4] = 0.5, 0.3
-    heat = web.heat_map(np.full((40, 48, 3), 128, np.uint8), values)
-    assert heat.shape == (40, 48, 3)
-    assert heat.dtype == np.uint8
-    yellow, violet = (np.array([253, 231, 37]), np.array([68, 1, 84]))  # the ends of viridis
-    for (row, column), end in (((10, 38), yellow), ((30, 10), violet)):
-        assert np.abs(heat[row, column] - (web.MAP_SHARE * end + (1 - web.MAP_SHARE) * 128)).max() <= 1
-    flat = web.heat_map(np.zeros((4, 4, 3), np.uint8), np.full((2, 2), 0.5))
-    assert np.unique(flat.reshape(-1, 3), axis=0).shape == (1, 3)
+def toy_kernels(encode, scale):
+    from mrda_inference.known_kernels import KnownKernel
+
+    return [KnownKernel(f"width {i}", {"blur": float(i)}, np.eye(3) / 3, torch.rand(2, 16)) for i in (0, 2, 3)]
 
 
+class Answer:
+    def __init__(self, response):
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+
+@contextmanager
+def served(choice, folder, auth=None):
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    page = Page(choice, Store(folder), known_hosts("127.0.0.1", port), auth)
+    server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+    thread.start()
+
+    def ask(method, path, body=None, headers=(), **query):
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(method, f"{path}?{urlencode(query, doseq=True)}", body, dict(headers))
+        return Answer(connection.getresponse())
+
+    page.port, page.ask = port, ask
+    try:
+        yield page
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        page.queue.end()
+
+
+def photograph(size=(150, 40), format="PNG", mode="RGB", **values):
+    """A file of coloured patches."""
+    patches = np.random.default_rng(0).integers(0, 256, (*[-(-side // 10) for side in size[::-1]], len(mode)), np.uint8)
+    pixels = patches.repeat(10, axis=0).repeat(10, axis=1)[: size[1], : size[0]]
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(file, format, **values)
+    return file.getvalue()
+
+
+def sent(page, name="IMG_0412.png", data=None):
+    answer = page.ask("POST", "/photos", photograph() if data is None else data, name=name)
+    assert answer.status == 201, answer.text
+    return answer.json["id"]
+
+
+def ended(page, job, seconds=60):
+    """Status of a job once nothing goes on."""
+    end = time.monotonic() + seconds
+    while (status := page.ask("GET", f"/jobs/{job}").json)["state"] in ("waiting", "working"):
+        assert time.monotonic() < end, status
+        time.sleep(0.02)
+    return status
+
+
+def done(page, photo, **options):
+    job = page.ask("POST", f"/photos/{photo}/upscale", **options).json["job"]
+    status = ended(page, job)
+    assert status["state"] == "done", status
+    return job, status
+
+
+# ------------------------------------------------------------------------------------------------ whole photographs
 @pytest.mark.parametrize(
-    ("pixels", "longest", "part"),
+    ("options", "output", "name"),
     [
-        (3600, 72, np.s_[:, :]),
-        (2000, 72, np.s_[6:43, 9:62]),
-        (3600, 30, np.s_[10:40, 21:51]),
-        (3600, 60, np.s_[:, 6:66]),
+        ({}, OutputOptions(), "IMG_0412_x4.png"),
+        ({"format": "jpg", "quality": "70"}, OutputOptions(quality=70), "IMG_0412_x4.jpg"),
+        ({"format": "webp", "outscale": "2"}, OutputOptions(outscale=2), "IMG_0412_x2.webp"),
+        ({"width": "333"}, OutputOptions(width=333), "IMG_0412_333.png"),
+        ({"strip": "1", "height": "99"}, OutputOptions(strip=True, height=99), "IMG_0412_99.png"),
     ],
 )
-def test_of_a_large_photograph_the_central_part_is_taken(tmp_path, monkeypatch, pixels, longest, part):
-    monkeypatch.setattr(web, "known_kernels", lambda *_: [])
-    monkeypatch.setattr(web, "MOST_PIXELS", pixels)
-    monkeypatch.setattr(web, "LONGEST", longest)
-    photograph = reference_photograph(2.4)[:50]
-    Image.fromarray(photograph).save(tmp_path / "a.png")
-    found = web.examiner(network(), torch.device("cpu"))(tmp_path / "a.png")
-    lq = torch.from_numpy(photograph[part]).permute(2, 0, 1)[None] / 255
-    assert np.abs(found.after - (255 * network()(lq)[0].clamp(0, 1)).permute(1, 2, 0).numpy()).max() <= 0.51
-    assert found.before.shape == found.after.shape
-    assert (found.modulation.shape, found.sides) == (photograph[part].shape[:2], (50, 72))
+def test_the_result_is_the_file_that_the_command_line_writes(page, upscaler, tmp_path, options, output, name):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = photograph(format="JPEG", exif=exif)
+    (tmp_path / "IMG_0412.jpg").write_bytes(data)
+    upscale_file(tmp_path / "IMG_0412.jpg", tmp_path / name, upscaler, output)
+    job, status = done(page, sent(page, "IMG_0412.jpg", data), **options)
+    answer = page.ask("GET", f"/jobs/{job}/file")
+    assert answer.body == (tmp_path / name).read_bytes()
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    with Image.open(io.BytesIO(answer.body)) as image:
+        assert (image.height, image.width) == (status["height"], status["width"])
+        assert image.getexif().get(0x010F) == (None if output.strip else "a camera")
+    assert (status["name"], status["bytes"], status["share"]) == (name, len(answer.body), 1.0)
 
 
-def test_a_phones_photograph_keeps_its_shape_and_the_page_names_both_sizes():
-    for whole in ((3024, 4032), (4032, 3024), (9000, 12000)):
-        rows, columns = centre(*whole, web.MOST_PIXELS, web.LONGEST)
-        part = rows.stop - rows.start, columns.stop - columns.start
-        assert 0.99 * web.MOST_PIXELS < math.prod(part) <= web.MOST_PIXELS == 524_288
-        assert part[1] / part[0] == pytest.approx(whole[1] / whole[0], rel=0.01)
-        assert abs(rows.start + rows.stop - whole[0]) <= 1
-        assert abs(columns.start + columns.stop - whole[1]) <= 1
-    note = "Only the central 836x627 of 4032x3024 pixels were taken; mrda-upscale takes whole photographs."
-    assert web.part_note((627, 836), (3024, 4032)) == note
-    assert web.part_note((627, 836), (627, 836)) == ""
+def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (12, 9), dtype=np.uint16)
+    deep = io.BytesIO()
+    Image.fromarray(pixels).save(deep, "PNG")
+    for data, mode in ((photograph((9, 12), mode="RGBA"), "RGBA"), (deep.getvalue(), "I;16")):
+        job, _ = done(page, sent(page, data=data))
+        (tmp_path / "a.png").write_bytes(data)
+        upscale_file(tmp_path / "a.png", tmp_path / "b.png", upscaler)
+        answer = page.ask("GET", f"/jobs/{job}/file")
+        assert answer.body == (tmp_path / "b.png").read_bytes()
+        assert Image.open(io.BytesIO(answer.body)).mode == mode
+        assert page.ask("GET", f"/jobs/{job}/view/after").status == 200
 
 
-def test_the_largest_part_fits_into_the_pages_pictures():
-    rows, columns = centre(1, 1_000_000, web.MOST_PIXELS, web.LONGEST)
-    heat = np.zeros(((rows.stop - rows.start) * 4, (columns.stop - columns.start) * 4, 3), np.uint8)
-    Image.fromarray(heat).save(io.BytesIO(), "WEBP")
+def test_a_background_is_laid_behind_transparency(page, tmp_path, upscaler):
+    (tmp_path / "a.png").write_bytes(photograph((20, 12), mode="RGBA"))
+    upscale_file(tmp_path / "a.png", tmp_path / "b.jpg", upscaler, OutputOptions(background=(255, 0, 16)))
+    photo = sent(page, data=(tmp_path / "a.png").read_bytes())
+    job, _ = done(page, photo, format="jpg", background="#ff0010")
+    assert page.ask("GET", f"/jobs/{job}/file").body == (tmp_path / "b.jpg").read_bytes()
+    assert page.ask("POST", f"/photos/{photo}/upscale", background="no colour").status == 422
 
 
-def test_a_network_without_maps_is_told_before_the_page_is_served(tmp_path):
-    pytest.importorskip("gradio")
-    net = MRDANet(num_feat=8, num_block=2, den_feat=4, modulation="da")
-    save_file(net.state_dict(), tmp_path / "toy.safetensors")
-    with pytest.raises(UserError, match=r"^modulation: da; the page shows the maps of rdam, take mrda-upscale"):
-        web.serve(["--weights", str(tmp_path / "toy.safetensors"), "--device", "cpu"])
+def test_progress_names_tiles_and_time(page, monkeypatch):
+    seen, go_on = [], threading.Event()
+    model = page.models["toy"]
+
+    def slow(lq, idr):
+        assert go_on.wait(20)
+        go_on.clear()
+        return real(lq, idr)
+
+    real, model.upscaler = model.upscaler.restore, model.upscaler._replace(restore=slow)
+    job = page.ask("POST", f"/photos/{sent(page)}/upscale").json["job"]
+    while (status := page.ask("GET", f"/jobs/{job}").json)["state"] != "done":
+        if status["text"] not in seen:
+            seen.append(status["text"])
+        go_on.set()
+        time.sleep(0.05)
+    tiles = [text for text in seen if text.startswith("tile ")]
+    assert tiles[0] == "tile 1 of 3"
+    assert any(text.startswith("tile 2 of 3, ") and text.endswith(" left") for text in tiles)
 
 
-def test_without_gradio_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"gradio is not installed; pip install"):
-        web.serve(["--weights", "toy.safetensors"])
+def test_a_choice_that_cannot_be_is_told(page):
+    photo = sent(page)
+    for options, message in [
+        ({"format": "exe"}, "format exe: choose png, jpg, webp"),
+        ({"format": "jpg", "quality": "0"}, "quality 0: must be 1 to 100"),
+        ({"outscale": "99"}, "outscale 99.0: must be above 0 and at most 64"),
+        ({"model": "../etc"}, "model ../etc: choose toy"),
+        ({"width": "wide"}, "invalid literal"),
+    ]:
+        answer = page.ask("POST", f"/photos/{photo}/upscale", **options)
+        assert answer.status in (400, 422)
+        assert message in answer.text
+    status = ended(
+        page, page.ask("POST", f"/photos/{sent(page, data=photograph(mode='RGBA'))}/upscale", format="jpg").json["job"]
+    )
+    assert (status["state"], status["error"]) == (
+        "failed",
+        "IMG_0412_x4.jpg: .jpg holds no alpha; choose png or webp, or --background",
+    )
 
 
-def test_a_port_that_is_taken_is_told_and_nothing_stays_behind(tmp_path, monkeypatch):
-    pytest.importorskip("gradio")
-    save_file(network().state_dict(), tmp_path / "toy.safetensors")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(web, "known_kernels", lambda *_: [])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"--host 127.0.0.1 --port {port}: cannot be listened on; choose another"):
-            web.serve(["--weights", str(tmp_path / "toy.safetensors"), "--device", "cpu", "--port", str(port)])
-    assert [path.name for path in tmp_path.iterdir()] == ["toy.safetensors"]
+@pytest.mark.parametrize("data", [b"", b"no image", photograph()[:200]])
+def test_what_is_no_photograph_is_refused_and_leaves_nothing(page, data, tmp_path):
+    answer = page.ask("POST", "/photos", data, name="../../etc/bad.png")
+    assert answer.status == 422
+    assert answer.text.startswith("bad.png: ")
+    assert str(tmp_path) not in answer.text
+    assert not list((tmp_path / "store").iterdir())
 
 
-# -------------------------------------------------------------------------------------------------------- in a browser
-@pytest.fixture
-def address(tmp_path):
-    """Of a page that a process of its own serves on a free port."""
-    pytest.importorskip("gradio")
-    save_file(network().state_dict(), tmp_path / "toy.safetensors")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mrda_inference.web", "--weights", "toy.safetensors", "--device", "cpu"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            line = process.stdout.readline()
-            assert line, (tmp_path / "log").read_text()
-            yield line.split()[0]
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0
-    assert not list(tmp_path.glob("mrda-web-*")), "uploads are left behind"
+def test_several_results_come_as_a_zip(page):
+    jobs = [done(page, sent(page, name, photograph((9, 9))))[0] for name in ("a.png", "a.png", "b.png")]
+    answer = page.ask("GET", "/zip", job=[*jobs, "no such job"])
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["a_x4.png", "a_x4-2.png", "b_x4.png"]
+        assert archive.read("b_x4.png") == page.ask("GET", f"/jobs/{jobs[2]}/file").body
+    assert page.ask("GET", "/zip").status == 404
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-    return found
+# --------------------------------------------------------------------------------------------------------- previews
+def test_a_preview_is_the_same_part_of_the_whole_result(page, upscaler, monkeypatch):
+    monkeypatch.setattr(models, "PREVIEW_SIDE", 32)
+    photo = sent(page, data=photograph((100, 70)))
+    job = page.ask("POST", f"/photos/{photo}/preview", x="0.8", y="0.5").json["job"]
+    status = ended(page, job)
+    left, top, width, height = status["region"]
+    assert (left, top, width, height) == (64, 19, 32, 32)
+    shown = {
+        side: np.array(Image.open(io.BytesIO(page.ask("GET", f"/jobs/{job}/view/{side}").body)))
+        for side in ("before", "after")
+    }
+    whole = Image.open(io.BytesIO(page.ask("GET", f"/jobs/{done(page, photo)[0]}/file").body))
+    part = np.array(whole)[4 * top : 4 * (top + height), 4 * left : 4 * (left + width)]
+    assert np.abs(shown["after"].astype(int) - part).max() <= 1
+    lq = torch.from_numpy(np.array(Image.open(io.BytesIO(photograph((100, 70)))))).permute(2, 0, 1)[None] / 255
+    before = (255 * imresize(lq, 4)[0].clamp(0, 1)).permute(1, 2, 0).numpy()
+    before = before[4 * top : 4 * (top + height), 4 * left : 4 * (left + width)]
+    assert np.abs(shown["before"] - before).max() <= 0.51
 
 
-def mean_colour(element, left, right):
-    """Of a screenshot of an element, between two shares of its width; a quarter of its height in the middle."""
-    image = np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"), float)
-    return part_mean(image, left, right)
+def test_what_was_found_is_said_in_words_and_for_experts(page, upscaler):
+    job = page.ask("POST", f"/photos/{sent(page)}/preview").json["job"]
+    status = ended(page, job)
+    assert status["found"].startswith(("blurred, about ", "sharp; "))
+    assert status["found"].endswith("; noise and JPEG compression are not looked for")
+    assert len(status["kernels"]) == 3
+    lq = torch.from_numpy(np.array(Image.open(io.BytesIO(photograph())))).permute(2, 0, 1)[None] / 255
+    maps = modulation_maps(upscaler.net, lq).mean(0)
+    assert status["map"]["low"] == pytest.approx(float(maps.min()), abs=2e-3)
+    assert status["map"]["high"] == pytest.approx(float(maps.max()), abs=2e-3)
+    heat = Image.open(io.BytesIO(base64.b64decode(status["map"]["picture"].partition(",")[2])))
+    assert heat.size == (600, 160)
 
 
-def part_mean(image, left, right):
-    height, width = image.shape[:2]
-    rows, columns = slice(5 * height // 8, 7 * height // 8), slice(round(left * width), round(right * width))
-    return image[rows, columns].mean((0, 1))
+def test_a_network_without_maps_has_a_page_without_map(page, tmp_path):
+    save_file(MRDANet(num_feat=6, num_block=1, den_feat=4, modulation="da").state_dict(), tmp_path / "da.safetensors")
+    page.models["toy"] = Model("toy", open_upscaler(str(tmp_path / "da.safetensors"), "cpu"))
+    status = ended(page, page.ask("POST", f"/photos/{sent(page)}/preview").json["job"])
+    assert status["state"] == "done"
+    assert "map" not in status
 
 
-@pytest.mark.slow
-def test_a_photograph_dropped_on_the_page(address, browser, tmp_path):
-    actions = pytest.importorskip("selenium.webdriver").ActionChains(browser)
-    host, port = re.fullmatch(r"http://([\d.]+):(\d+)/", address).groups()
-    assert host == "127.0.0.1"
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.2", int(port)), 1):  # noqa: PT011
-        pass  # what listens on every interface answers there too
+# -------------------------------------------------------------------------------------------------- room and time
+def test_uploads_take_no_more_room_than_they_may(page, monkeypatch):
+    data = photograph()
+    monkeypatch.setattr(store, "MOST_BYTES", 2 * len(data) + 100)
+    for _ in range(2):
+        sent(page)
+    answer = page.ask("POST", "/photos", data, name="c.png")
+    assert (answer.status, answer.text) == (
+        503,
+        "there is no room for more photographs at present; try again in some minutes",
+    )
+    monkeypatch.setattr("mrda_inference.web.app.MOST_UPLOAD", 100)
+    assert page.ask("POST", "/photos", data, name="c.png").status == 413
+    monkeypatch.setattr(store, "MOST_PHOTOS", 2)
+    monkeypatch.setattr(store, "MOST_BYTES", 2**30)
+    assert page.ask("POST", "/photos", b"x", name="c.png").status == 503
 
-    with urlopen(address) as answer:
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self' ")
 
-    browser.set_window_size(1300, 950)
-    browser.get(address)
+def test_a_length_that_is_not_given_or_not_true_is_refused(page, tmp_path):
+    with socket.create_connection(("127.0.0.1", page.port)) as connection:
+        head = f"POST /photos?name=a.png HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 411 ")
+    with socket.create_connection(("127.0.0.1", page.port)) as connection:  # and goes away half-way
+        connection.sendall(f"{head}Content-Length: 1000\r\n\r\nabc".encode())
+    end = time.monotonic() + 10
+    while list((tmp_path / "store").iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
-    def find(selector):
-        return browser.find_element("css selector", selector)
 
-    def drop(path):
-        find("input[type=file]").send_keys(str(path))
+def test_a_photograph_goes_when_its_result_was_fetched_or_nobody_uses_it(page, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(store, "monotonic", lambda: clock[0])
+    (tmp_path / "store/other").mkdir()  # what is not of this page stays
+    fetched, unused, used = (sent(page, data=photograph((9, 9))) for _ in range(3))
+    job, _ = done(page, fetched)
+    assert page.ask("GET", f"/jobs/{job}/file").status == 200
+    clock[0] = 50
+    page.sweep()
+    assert page.ask("GET", f"/jobs/{job}/file").status == 200  # again, while it is there
+    clock[0] = 111
+    page.sweep()
+    assert page.ask("GET", f"/jobs/{job}/file").status == page.ask("GET", f"/photos/{fetched}/thumbnail").status == 404
+    clock[0] = 599
+    page.ask("GET", f"/photos/{used}/thumbnail")
+    clock[0] = 601
+    page.sweep()
+    assert page.ask("GET", f"/photos/{unused}/thumbnail").status == 404
+    assert page.ask("GET", f"/photos/{used}/thumbnail").status == 200
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {used, "other"}
 
-    pixels = reference_photograph(2.4)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    drop(tmp_path / "photo.png")
-    wait_for(lambda: browser.find_elements("css selector", "#kernels figure"))
-    lines = find("#kernels .kernels").text.splitlines()
-    lq = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    for (known, angle), name, away in zip(
-        nearest(known_kernels(network().den, 4), network().den(lq)), lines[::2], lines[1::2], strict=True
-    ):
-        assert (name, away) == (known.name, f"{angle:.2f}° away")
-    assert re.match(r"0\.\d\d\n0\.\d\d\n", find("#legend .legend").text)
 
-    for selector in ("#kernels img", "#modulation img", "#before-after img"):
-        image = find(selector)
-        wait_for(lambda image=image: image.get_property("complete") and image.get_property("naturalWidth"))
-    before, after = ((255 * x[0].clamp(0, 1)).permute(1, 2, 0).numpy() for x in (imresize(lq, 4), network()(lq)))
-    stage = find("#before-after img")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", stage)
+def test_a_photograph_that_is_worked_on_stays_and_work_needs_room(page, monkeypatch):
+    clock, go_on = [0.0], threading.Event()
+    monkeypatch.setattr(store, "monotonic", lambda: clock[0])
+    model = page.models["toy"]
+    restore = model.upscaler.restore
+    model.upscaler = model.upscaler._replace(restore=lambda lq, idr: go_on.wait(30) and restore(lq, idr))
+    photos = [sent(page) for _ in range(2)]
+    working, waiting = (page.ask("POST", f"/photos/{photo}/upscale").json["job"] for photo in photos)
+    clock[0] = 10_000
+    page.sweep()
+    assert len(page.store) == 2
+    monkeypatch.setattr(store, "MOST_BYTES", 10)  # as if the first result had filled it
+    go_on.set()
+    assert ended(page, working)["state"] == "done"
+    status = ended(page, waiting)
+    assert status["state"] == "failed"
+    assert status["error"].startswith("there is no room for more photographs at present")
 
-    def shows(left, right, image):
-        return np.abs(mean_colour(stage, left, right) - part_mean(image, left, right)).max() < 4
 
-    assert np.abs(part_mean(before, 0.6, 0.7) - part_mean(after, 0.6, 0.7)).max() > 20  # they can be told apart
-    wait_for(lambda: shows(0.3, 0.4, before) and shows(0.6, 0.7, after))
-    actions.move_to_element(stage).click_and_hold().move_by_offset(round(0.3 * stage.size["width"]), 0).release()
-    actions.perform()
-    wait_for(lambda: shows(0.3, 0.4, before) and shows(0.6, 0.7, before) and shows(0.88, 0.95, after))
+def test_no_request_names_a_folder_to_delete(page, tmp_path):
+    (tmp_path / "store/inner").mkdir()
+    for name in ("inner", "..%2F..", "%2e%2e", ".", f"{'x' * 5000}"):
+        assert page.ask("DELETE", f"/photos/{name}").status in (404, 405)
+    assert (tmp_path / "store/inner").is_dir()
+    photo = sent(page)
+    assert page.ask("DELETE", f"/photos/{photo}").status == 204
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["inner"]
 
-    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert loaded
-    assert all(name.startswith((address, "data:", "blob:")) for name in loaded)
-    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
-    (tmp_path / "damaged.png").write_bytes((tmp_path / "photo.png").read_bytes()[:300])
-    browser.get(address)
-    drop(tmp_path / "damaged.png")
-    shown = wait_for(lambda: find("[data-testid=toast-body]").text)
-    assert "damaged.png: cannot be decoded; it is damaged or no image" in shown
-    assert str(tmp_path) not in shown
-
-    Image.new("RGB", (5000, 20)).save(tmp_path / "long.png")
-    browser.get(address)
-    drop(tmp_path / "long.png")
-    wait_for(lambda: browser.find_elements("css selector", "#kernels figure"))
-    assert find("#part").text.startswith("Only the central 4095x20 of 5000x20 pixels were taken; ")
+def test_static_files_are_those_of_the_page_alone(page):
+    assert page.ask("GET", "/").status == page.ask("GET", "/static/page.js").status == 200
+    for name in ("../app.py", "..%2fapp.py", "%2e%2e/app.py", "/etc/passwd"):
+        assert page.ask("GET", f"/static/{name}").status == 404

@@ -86,10 +86,11 @@ def test_without_weights_one_line_says_where_to_put_which_file(tmp_path, monkeyp
     with pytest.raises(UserError) as caught:
         calculate_lpips(*pair, 0)
     assert str(caught.value) == (
-        "LPIPS needs AlexNet's weights: put https://download.pytorch.org/models/alexnet-owt-7be5be79.pth at "
-        f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth, or name the file by 'weights'"
+        f"LPIPS, 'weights': no weights of alexnet, {tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth does not exist; "
+        "`python scripts/fetch_perceptual_weights.py` fetches them; or put "
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth there, or name a file"
     )
-    with pytest.raises(UserError, match=r"put https.* at nowhere\.pth"):
+    with pytest.raises(UserError, match=r"nowhere\.pth does not exist; .*put https.* there"):
         calculate_lpips(*pair, 0, "nowhere.pth")
     assert not list(tmp_path.iterdir())
 

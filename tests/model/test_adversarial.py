@@ -193,8 +193,9 @@ def test_colour_drift_is_the_largest_shift_that_all_batches_share(chain, tmp_pat
     assert adversary.colour_drift(sr, lq).isfinite()
 
 
-def test_the_perceptual_loss_pulls_towards_the_ground_truths_features(chain, tmp_path):
-    opt = {**GAN, "train__perceptual_opt": {"type": "PerceptualLoss", "vgg_weights": "random"}}
+@pytest.mark.parametrize("vgg_type", ["vgg16", "vgg19"])
+def test_the_perceptual_loss_pulls_towards_the_ground_truths_features(chain, tmp_path, vgg_type):
+    opt = {**GAN, "train__perceptual_opt": {"type": "PerceptualLoss", "vgg_weights": "random", "vgg_type": vgg_type}}
     opt["train__perceptual_opt"]["layer_weights"] = {"conv1_2": 0.1, "conv2_2": 1.0}
     opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__total_iter=2, **opt)
     train(opt, "--debug")
@@ -214,7 +215,21 @@ def test_the_perceptual_loss_pulls_towards_the_ground_truths_features(chain, tmp
         ),
         (
             {"train__perceptual_opt": {"type": "PerceptualLoss"}},
-            r"vgg_weights: .*/checkpoints/vgg19-dcbb9e9d.pth does not exist; download https://",
+            r"vgg_weights: no weights of vgg19, .*/checkpoints/vgg19-dcbb9e9d.pth does not exist; put https://",
+        ),
+        (
+            {
+                "train__perceptual_opt": {
+                    "type": "PerceptualLoss",
+                    "vgg_type": "vgg16",
+                    "layer_weights": {"conv1_2": 1.0},
+                }
+            },
+            r"vgg_weights: no weights of vgg16, .* `python scripts/fetch_perceptual_weights.py` fetches them; or put",
+        ),
+        (
+            {"train__perceptual_opt": {"type": "PerceptualLoss", "vgg_type": "vgg16"}},
+            r"layer_weights: vgg16 has no conv3_4, conv4_4, conv5_4",
         ),
         (
             {"train__perceptual_opt": {"type": "PerceptualLoss", "vgg_weights": "nowhere/vgg.pth"}},

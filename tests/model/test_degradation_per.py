@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mrda_model.adaptation import stack
-from mrda_model.base_model import StageModel
+from mrda_model.degraded_tasks import DegradedTasks
 from mrda_utils.checkpoint import load
 from tests.model.conftest import stage_options, train
 
@@ -22,30 +22,33 @@ class Marks:
 
 
 def degraded(degradation_per, samples, images_per_task=2):
-    model = object.__new__(StageModel)
-    model.opt = {
+    opt = {
+        "scale": 4,
         "manual_seed": 0,
+        "degradation": {"type": "bicubic"},
         "degradation_per": degradation_per,
         "datasets": {"train": {"images_per_task": images_per_task}},
     }
-    model.device, model.degradation = torch.device("cpu"), Marks()
-    model.feed_data({"gt": torch.zeros(len(samples), 3, 4, 4, dtype=torch.uint8), "sample": torch.tensor(samples)})
-    return model
+    degraded_tasks = DegradedTasks(opt, torch.device("cpu"))
+    degraded_tasks.degradation = Marks()
+    return degraded_tasks(
+        {"gt": torch.zeros(len(samples), 3, 4, 4, dtype=torch.uint8), "sample": torch.tensor(samples)}
+    )
 
 
 def test_images_of_a_task_share_a_draw():
-    model = degraded("task", [4, 5, 6, 7])
-    first, second = model.tasks
+    tasks = degraded("task", [4, 5, 6, 7])
+    first, second = tasks
     assert first.lq.unique().numel() == second.lq.unique().numel() == 1
     assert first.lq[0, 0, 0, 0] != second.lq[0, 0, 0, 0]
-    assert torch.equal(stack(model.tasks).lq, torch.cat([first.lq, second.lq]))
+    assert torch.equal(stack(tasks).lq, torch.cat([first.lq, second.lq]))
 
 
 def test_per_image_every_image_has_a_draw_that_depends_on_its_sample_alone():
-    model = degraded("image", [4, 5, 6, 7])
-    assert [len(task.lq) for task in model.tasks] == [2, 2]
-    assert stack(model.tasks).lq[:, 0, 0, 0].unique().numel() == 4
-    assert torch.equal(stack(degraded("image", [6, 7], images_per_task=1).tasks).lq, stack(model.tasks).lq[2:])
+    tasks = degraded("image", [4, 5, 6, 7])
+    assert [len(task.lq) for task in tasks] == [2, 2]
+    assert stack(tasks).lq[:, 0, 0, 0].unique().numel() == 4
+    assert torch.equal(stack(degraded("image", [6, 7], images_per_task=1)).lq, stack(tasks).lq[2:])
 
 
 @pytest.mark.parametrize("degradation_per", ["task", "image"])

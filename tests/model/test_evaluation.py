@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 
 from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Row, evaluate, means
-from mrda_eval.report import Cost
+from mrda_eval.tables import Cost
 from mrda_metric import metrics_of
 from mrda_model.restorers import bicubic_restorer, network_restorer
 from mrda_pipeline.benchmark_pipeline import _costs

@@ -34,6 +34,8 @@ VARIANTS = {
         {"type": "isotropic", "sigma": [1.0, 2.0]},
         {"type": "anisotropic", "sigma_x": [1.0, 2.0], "sigma_y": [1.0, 2.0], "noise_sigma_255": [0.0, 5.0]},
         {"type": "realesrgan"},
+        {"type": "photo"},
+        {"type": "mixture", "of": [{"weight": 1.0, "type": "bicubic"}, {"weight": 1.0, "type": "photo"}]},
     ],
     "pixel_opt": [{"type": "L1Loss"}, {"type": "MSELoss"}, {"type": "CharbonnierLoss"}],
     "scheduler": [{"type": "MultiStepLR"}, {"type": "CosineAnnealingLR"}],

@@ -13,7 +13,7 @@ from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils.errors import run
 from mrda_utils.numerics import set_numerics
 from scripts import ablation
-from tests.model.conftest import ROOT, stage_options, train
+from tests.model.conftest import stage_options, train
 
 TEST = {
     "name": "numerics",
@@ -121,7 +121,7 @@ def test_an_operation_that_is_not_deterministic_ends_in_one_line(capsys):
 
 def test_an_ablation_is_measured_in_full_float32(monkeypatch, tmp_path):
     monkeypatch.setattr(ablation, "BenchmarkDataset", lambda opt: None)
-    monkeypatch.setattr(ablation, "weights_path", lambda options: ROOT / "setup.py")
+    monkeypatch.setattr(ablation, "weights_path", lambda options, root: root / "setup.py")
     monkeypatch.setattr(ablation, "restorer", lambda *args: None)
     monkeypatch.setattr(ablation, "evaluate", lambda *args: [])
     ablation.measure({"name": "x", "device": "cpu"}, "X", "bundled:test", "gaussian8", tmp_path)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mrda_data import BenchmarkDataset
 from mrda_eval.page import Picture, Section, Viewer, picture_uri, write_page
-from mrda_eval.report import Table
+from mrda_eval.tables import Table
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from tests.model.test_baselines import baseline
 
@@ -109,7 +109,7 @@ def rows(results):
 
 def test_the_page_has_the_tables_of_the_report(results, page):
     lines = (results / "report.md").read_text().splitlines()
-    report = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    report = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
     for caption in ("Urban100, width, x4, psnr", "Urban100, width, x4, ssim", "Cost"):
         assert page.tables[caption][0] in report
         assert all(row in report for row in page.tables[caption])

@@ -160,6 +160,20 @@ def test_during_kd_warm_up_den_alone_trains(chain, tmp_path):
     assert not torch.equal(before["rdan.head.weight"], model.net_g.rdan.head.weight)
 
 
+def test_distilling_every_third_iteration_lets_mln_adapt_in_that_one_alone(chain, tmp_path):
+    model, batch = build("student", chain, tmp_path, train__kd_opt__every=3)
+    model.feed_data(batch)
+    adapted = []
+    idr_target = model.idr_target
+    model.idr_target = lambda tasks: adapted.append(len(tasks)) or idr_target(tasks)
+    kinds = []
+    for i in range(1, 7):
+        model.optimize_parameters(i)
+        kinds.append(set(model.losses))
+    assert adapted == [2, 2]
+    assert kinds == [{"l_pix"}, {"l_pix"}, {"l_pix", "l_kl", "l_abs"}] * 2
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_meta_training_changes_the_upscaler_only_if_it_is_not_frozen(frozen, chain, tmp_path):
     bicubic = chain / "demo_mln_bicubic_x4/models/net_g_latest.pth"

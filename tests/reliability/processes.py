@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -80,6 +82,23 @@ def finish(opt: dict, *flags: str) -> Path:
     """Run train.py to its end, which must be a good one; return the run's folder."""
     assert end(start(opt, *flags)) == 0, output_file(opt).read_text()[-3000:]
     return run_folder(opt)
+
+
+def start_two(opt: dict, prepare: Sequence[Callable[[], None] | None] = (None, None)) -> list[BaseProcess]:
+    """Begin train.py as two processes of one group, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [
+        start(opt, prepare=partial(_as_rank, {**address, "RANK": str(rank), "LOCAL_RANK": str(rank)}, prepare[rank]))
+        for rank in range(2)
+    ]
+
+
+def _as_rank(environment: dict[str, str], prepare: Callable[[], None] | None) -> None:
+    os.environ.update(environment)
+    if prepare:
+        prepare()
 
 
 def wait_for_a_save(process: BaseProcess, opt: dict) -> None:

@@ -76,7 +76,8 @@ def test_auto_resume_tells_of_a_bad_file_and_takes_the_checkpoint_before_it(
             told = capsys.readouterr().out
             assert told.count("looking for an earlier state") == 1
             assert f"{run / file}: {TOLD.get(damage, 'damaged, or no file of tensors')}" in told
-            assert [event["event"] for event in events(run)[-4:]] == ["fallback", "resume", "save", "end"]
+            told = [event["event"] for event in events(run) if event["event"] != "log"]
+            assert told[-4:] == ["fallback", "resume", "save", "end"]
             assert_nothing_lost(run, chain / opt["name"])
         shutil.rmtree(run)
 

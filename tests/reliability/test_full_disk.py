@@ -114,7 +114,7 @@ def test_a_log_that_finds_no_room_ends_the_run(tmp_path, faults):
 def test_a_curve_that_finds_no_room_ends_the_run(tmp_path, faults):
     curves = Curves(tmp_path / "tb_logger", 0)
     with faults.fault("full disk, TensorBoard"), limited(1000), pytest.raises(UserError, match=rf"tb_logger: {FULL}"):
-        list(map(curves.add_scalar, ["l_pix"] * 100, [0.5] * 100, range(100)))
+        curves.add({f"curve {i}": 0.5 for i in range(100)}, 1)
 
 
 def test_curves_have_each_point_once_though_the_run_was_killed(tmp_path):
@@ -123,7 +123,7 @@ def test_curves_have_each_point_once_though_the_run_was_killed(tmp_path):
     for first, last in ((0, 7), (4, 9)):  # killed after 7, gone on with from 4
         curves = Curves(tmp_path, first)
         for iteration in range(first + 1, last + 1):
-            curves.add_scalar("l_pix", float(iteration), iteration)
+            curves.add({"l_pix": float(iteration)}, iteration)
     found = EventAccumulator(str(tmp_path)).Reload().Scalars("l_pix")
     assert [(point.step, point.value) for point in found] == [(i, float(i)) for i in range(1, 10)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from copy import deepcopy
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import ClassVar
@@ -17,6 +18,7 @@ from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_eval.evaluation import evaluate
 from mrda_model import frozen
 from mrda_model.restorers import network_restorer
+from mrda_pipeline.chain import read_runs
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.yaml_text import parse_yaml
 from scripts import ablation
@@ -212,19 +214,19 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_trained(arguments, mes
     ],
 )
 def test_a_mistake_in_the_plan_is_named(change, message, tmp_path):
-    plan = parse_yaml(yaml.safe_dump(PLAN), "")
+    plan = deepcopy(PLAN)
     change(plan)
-    (tmp_path / "plan.yml").write_text(yaml.safe_dump(plan))
+    (tmp_path / "plan.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
     with pytest.raises(OptionError, match=message):
-        ablation.read_plan(tmp_path / "plan.yml")
+        read_runs(tmp_path / "plan.yml", ablation.Plan, "--plan")
 
 
 @pytest.mark.parametrize("folder", ["options/ablation", "options"])
 def test_every_run_of_the_plan_has_valid_options_at_both_sizes(folder):
-    plan = ablation.read_plan(ROOT / "options/ablation/ablation.yml")
+    plan = read_runs(ROOT / "options/ablation/ablation.yml", ablation.Plan, "--plan")
     names = set()
     for run in plan.runs:
-        names.add(ablation.run_options(plan, run, ROOT / folder, 0, [])["name"])
+        names.add(ablation.options_of(plan, run, ROOT / folder, 0, [])["name"])
     assert len(names) == len(plan.runs)
     labels = [label for table in plan.tables.values() for label in table.rows]
     assert len(set(labels)) == len(labels), "a label in two tables"

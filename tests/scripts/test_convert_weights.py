@@ -97,3 +97,10 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch, argume
     with pytest.raises(UserError, match=message):
         main(arguments)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "foreign.pth"]
+
+
+def test_shipped_weights_are_named_as_everywhere(tmp_path, capsys):
+    main(["shipped:mrda_lite_x4_student", "-o", str(tmp_path / "student.pth")])
+    assert "MRDANet x4" in capsys.readouterr().out
+    with pytest.raises(UserError, match="shipped:none: no such weights; known: "):
+        main(["shipped:none", "-o", str(tmp_path / "none.pth")])

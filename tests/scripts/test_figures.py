@@ -61,6 +61,7 @@ def test_every_crop_under_every_degradation_has_a_place_for_each_network(draw, c
     networks = ["no degradation learning", "teacher with MLN", "student"]
     for figure, classes in {"widths": 4, "kernels": 9, "noise": 3}.items():
         assert is_png(out / f"idr_{figure}.png")
+        assert (out / f"idr_{figure}.pdf").read_bytes().startswith(b"%PDF")
         for network in networks:
             own = [p for p in points if (p["figure"], p["network"]) == (figure, network)]
             assert len({(p["degradation"], p["crop"]) for p in own}) == len(own) == 6 * classes
@@ -184,7 +185,7 @@ def absent(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[plots\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[plots\]"'):
         draw("rdam")
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import pickle
+import re
+import warnings
 import zipfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,14 +44,17 @@ def part(data: bytes, ending: str) -> bytes:
         return archive.read(next(name for name in archive.namelist() if name.endswith(ending)))
 
 
-def archive(pickled: bytes, *storages: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A checkpoint of a pickle and storages, however they were made."""
+def archive(pickled: bytes, *storages: bytes, names: tuple = (), compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A checkpoint of a pickle and storages, however they were made; with empty parts of these names."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as parts:
+    with zipfile.ZipFile(file, "w", compression) as parts, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that stand twice
         parts.writestr("a/data.pkl", pickled)
         parts.writestr("a/byteorder", "little")
         for number, storage in enumerate(storages):
             parts.writestr(f"a/data/{number}", storage)
+        for name in names:
+            parts.writestr(name, b"")
         parts.writestr("a/version", "3\n")
     return file.getvalue()
 
@@ -56,16 +64,38 @@ def call(name: str, number: int) -> bytes:
     return b"\x80\x02c" + name.replace(".", "\n", 1).encode() + b"\n\x8a\x08" + number.to_bytes(8, "little") + b"\x85R."
 
 
-def tuples(depth: int) -> bytes:
-    """A pickle of {t: 1}, where t = (s, s), s = (r, r) and so on."""
-    levels = b"".join(b"h%ch%c\x86q%c" % (level, level, level + 1) for level in range(depth))
-    return b"\x80\x02})\x85q\x00" + levels + b"K\x01s."
+def tree(depth: int, width: int) -> bytes:
+    """A pickle of [[], a, b, ...], where a = [[], [], ...], b = [a, a, ...] and so on."""
+    levels = b"".join(b"](%seq%c" % (b"h%c" % level * width, level + 1) for level in range(depth))
+    return b"\x80\x02](]q\x00" + levels + b"e."
+
+
+def commented(data: bytes) -> bytes:
+    """The same zip file with a comment at its end."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a") as parts:
+        parts.comment = b"more"
+    return file.getvalue()
+
+
+def tensor(size: list[int], stride: list[int], offset: int = 0) -> bytes:
+    """Weights of one tensor with this size and stride, on a storage of four numbers."""
+    data = stored({"params": {"a": torch.ones(4)}})
+    before, after = re.split(rb"QK\x00K\x04\x85q.K\x01\x85q.", part(data, "data.pkl"), flags=re.DOTALL)
+    offset, size, stride = (
+        [b"\x8a\x0a" + number.to_bytes(10, "little", signed=True) for number in numbers]
+        for numbers in ([offset], size, stride)
+    )
+    middle = b"Q%s(%st(%st" % (offset[0], b"".join(size), b"".join(stride))
+    return archive(before + middle + after, part(data, "data/0"))
 
 
 WIDE = stored(torch.ones(1).expand(10**9, 2))
 WIDE_TENSOR = part(WIDE, "data.pkl")[2:-1]  # without the pickle's first and last bytes
 ONE_NUMBER = part(WIDE, "data/0")
 ORDERED_DICT = b"ccollections\nOrderedDict\n"
+ONES = stored({"a": torch.ones(4)})
+BIG = torch.ones(10_000)
 BOMB = stored({"a": torch.zeros(10**9, dtype=torch.uint8)})
 
 FILES = {
@@ -75,27 +105,65 @@ FILES = {
     "torch.save of old": (stored({"params": Evil()}, _use_new_zipfile_serialization=False), r"asks for posix\.system"),
     "compressed zeros": (
         archive(part(BOMB, "data.pkl"), part(BOMB, "data/0"), compression=zipfile.ZIP_DEFLATED),
-        "compressed, or parts that overlap",
+        "compressed; torch.save does not",
     ),
     "bytearray": (archive(call("builtins.bytearray", 10**11)), r"asks for builtins\.bytearray"),
     "tensor by size": (archive(call("torch.Tensor", 10**11)), r"asks for torch\.Tensor"),
-    "tuples in tuples": (archive(tuples(60)), "tuples within tuples"),
+    "lists in lists, deep": (archive(tree(60, 2)), "values within values, more than 20 deep"),
+    "lists in lists, wide": (archive(tree(15, 10)), "values that stand for more than 1,000,000 others"),
+    "a list within itself": (archive(b"\x80\x02]q\x00h\x00a."), "values that stand for more than 1,000,000 others"),
+    "tuple as a key": (archive(b"\x80\x02})K\x01s."), "keys that are neither names nor numbers"),
+    "values left over": (archive(b"\x80\x02}}."), "damaged"),
+    "below a mark": (archive(b"\x80\x02}(K\x01s."), "damaged"),
+    "no end": (archive(b"\x80\x02}" + b"N0" * 10), "damaged"),
+    "a tensor of 9 dimensions": (stored({"a": torch.ones(1, 1, 1, 1, 1, 1, 1, 1, 1)}), "9 dimensions; 8 are allowed"),
+    "a tensor of 100,000 dimensions": (tensor([1] * 100_000, [1] * 100_000), "100000 dimensions; 8 are allowed"),
+    "a tensor of no number and endless sides": (tensor([0, 2**62], [1, 1]), "impossible size"),
+    "a tensor of a negative size": (tensor([-1], [1]), "impossible size"),
+    "strides beyond the storage": (tensor([2, 2], [100, 1]), "larger than its numbers"),
+    "negative strides": (tensor([2, 2], [-1, 1]), "impossible size"),
+    "an offset beyond the storage": (tensor([2, 2], [2, 1], offset=1), "larger than its numbers"),
+    "many views of one storage": (stored({"params": {str(n): BIG.view(-1) for n in range(9)}}), "larger than the file"),
+    "float8": (stored({"params": {"a": torch.ones(2).to(torch.float8_e4m3fn)}}), "asks for torch"),
+    "complex": (stored({"params": {"a": torch.ones(2, dtype=torch.cfloat)}}), "asks for torch.ComplexFloatStorage"),
+    "whole numbers": (
+        stored({"params": {name: weight.int() for name, weight in NET.state_dict().items()}}),
+        "is of type int32, MLN needs float32",
+    ),
+    "truth values": (
+        stored({"params": {name: weight.bool() for name, weight in NET.state_dict().items()}}),
+        "is of type bool, MLN needs float32",
+    ),
+    "bytes": (stored({"params": {"a": torch.ones(2, dtype=torch.uint8)}}), "a is of type uint8, no weights"),
+    "bytes before it": (b"PK\x03\x04" + bytes(60) + WIDE, "bytes before its first part"),
+    "two directories": (stored({"a": torch.ones(2)}) + stored({"a": torch.zeros(2)}), "bytes before its first part"),
+    "a comment": (commented(WIDE), "behind its directory"),
+    "one name twice": (archive(b"\x80\x02}.", names=("a/data.pkl",)), "two parts of one name"),
+    "one name in two cases": (archive(b"\x80\x02}.", names=("A/DATA.PKL",)), "two parts of one name"),
+    "another pickle": (archive(b"\x80\x02}.", names=("a/constants.pkl",)), "other pickles beside it"),
+    "another folder": (archive(b"\x80\x02}.", names=("b/data/0",)), "no data.pkl"),
+    "methods as attributes": (
+        archive(b"\x80\x02" + ORDERED_DICT + b")R}X\x05\x00\x00\x00itemsK\x01sb."),
+        "holds no weights",
+    ),
     "dictionary of a wide tensor": (
         archive(b"\x80\x02" + ORDERED_DICT + WIDE_TENSOR + b"\x85R.", ONE_NUMBER),
-        "a dictionary that is made of something else",
+        "a tensor that is larger than its numbers",
     ),
     "attributes of a wide tensor": (
         archive(b"\x80\x02" + ORDERED_DICT + b")R" + WIDE_TENSOR + b"b.", ONE_NUMBER),
-        "a dictionary that is made of something else",
+        "a tensor that is larger than its numbers",
     ),
-    "storage that ends early": (archive(part(BOMB, "data.pkl"), b"12345678"), "damaged"),
+    "storage that ends early": (archive(part(BOMB, "data.pkl"), b"12345678"), "larger than the file"),
+    "storage of another size": (archive(part(ONES, "data.pkl"), bytes(17)), "not as many as it says"),
     "wide tensor as weights": (
         stored({"params": dict.fromkeys(NET.state_dict(), torch.ones(1).expand(10**12))}),
-        "its tensors are larger than the file",
+        "a tensor that is larger than its numbers",
     ),
-    "other names": (stored({"params": {("a", "b"): torch.ones(1)}}), "holds no weights"),
+    "other names": (stored({"params": {("a", "b"): torch.ones(1)}}), "keys that are neither names nor numbers"),
     "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "holds no weights"),
-    "deep list": (archive(b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."), "holds a list"),
+    "deep list": (archive(b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."), "values within values"),
+    "a list": (stored([]), "holds a list"),
     "NaN": (
         stored({"params": NET.state_dict() | {"body.0.weight": torch.full_like(NET.body[0].weight, torch.nan)}}),
         r"body\.0\.weight is not finite",
@@ -126,6 +194,78 @@ def test_hostile_weights_are_refused_by_name_and_nothing_runs(data, message, tmp
             checkpoint.load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
         assert len(str(caught.value)) < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.pth", "w.safetensors"]
+
+
+def test_files_of_python_2_are_read():
+    """The heads of LPIPS, from 2018."""
+    path = Path(find_spec("lpips").origin).parent / "weights/v0.1/alex.pth"
+    assert list(checkpoint.load(path)) == [f"lin{n}.model.1.weight" for n in range(5)]
+
+
+def safetensors_file(header: object, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def described(shape: list[int], kind: str = "F32", size: int = 4) -> dict:
+    return {"a": {"dtype": kind, "shape": shape, "data_offsets": [0, size]}}
+
+
+DEEP = {"__metadata__": {"mrda.provenance": "[" * 100_000}, **described([1])}
+SAFETENSORS = {
+    "deep JSON": (safetensors_file(DEEP, bytes(4)), "no JSON of a few levels"),
+    "deep header": (safetensors_file(b'{"__metadata__": ' + b"[" * 100_000), "no safetensors file"),
+    "endless header": ((2**40).to_bytes(8, "little") + b"{}", "a header of 1,099,511,627,776 bytes"),
+    "size beyond 64 bits": (safetensors_file(described([2**64 - 1]), bytes(4)), "no safetensors file"),
+    "sides that make 2^64": (safetensors_file(described([2**32, 2**32]), bytes(4)), "no safetensors file"),
+    "no number and endless sides": (safetensors_file(described([0, 2**63], size=0)), "no safetensors file"),
+    "many dimensions": (safetensors_file(described([1] * 100_000), bytes(4)), "a has 100000 dimensions; 8 are allowed"),
+    "float8": (safetensors_file(described([4], "F8_E4M3"), bytes(4)), "a is of type float8_e4m3fn, no weights"),
+    "complex": (safetensors_file(described([1], "C64", 8), bytes(8)), "a is of type complex64, no weights"),
+    "bytes": (safetensors_file(described([4], "U8"), bytes(4)), "a is of type uint8, no weights"),
+    "names of other weights": (safetensors_file(described([1]), bytes(4)), "does not fit MLN"),
+    "empty": (b"", "no safetensors file"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("data", "message"), SAFETENSORS.values(), ids=SAFETENSORS)
+def test_hostile_safetensors_are_refused_by_name(data, message, tmp_path, little_memory):
+    (tmp_path / "w.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"w\.safetensors: .*{message}") as caught:
+        checkpoint.load_network(MLN(num_feat=4), tmp_path / "w.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "3.state"])
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="a folder, pipe or device, no file"):
+        checkpoint.load(tmp_path / name)
+    assert not checkpoint.is_whole(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="a folder, pipe or device, no file"):
+        checkpoint.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", ["a\0b.pth", "x" * 5000, "a\0b.safetensors"])
+def test_a_name_that_no_file_can_have_is_one_line(path):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(path)
+
+
+def test_tensors_come_in_storage_of_their_own(tmp_path):
+    """Whatever views they were in the file: nobody who writes to one changes another, or what lies beyond it."""
+    numbers = torch.arange(6.0)
+    content = {"a": numbers[:4].view(2, 2).T, "b": numbers[2:], "c": numbers[0].expand(1)}
+    torch.save(content, tmp_path / "w.pth")
+    read = checkpoint.load(tmp_path / "w.pth")
+    assert all(torch.equal(read[name], tensor) for name, tensor in content.items())
+    for tensor in read.values():
+        assert tensor.is_contiguous()
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -178,6 +178,11 @@ def an_lmdb(folder, meta_info: str, values: dict[bytes, bytes] | None = None):
         "a\x1b[2J.png",
         "a\u2028b.png",
         "a\x00.png",
+        "..\\..\\escaped.png",  # the others lead away on Windows
+        "C:\\Windows\\escaped.png",
+        "C:escaped.png",
+        "\\escaped.png",
+        "\\\\server\\share\\escaped.png",
     ],
 )
 def test_names_in_an_lmdb_stay_in_their_folder(tmp_path, name):

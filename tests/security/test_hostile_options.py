@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrda_data.degradation import build_degradation
 from mrda_options import read_options, validate
 from mrda_utils.errors import OptionError, UserError
+from mrda_utils.seeding import torch_generator
 from mrda_utils.yaml_text import parse_yaml
 from tests.model.conftest import ROOT, STAGES
 from tests.security.conftest import LONG, SHORT
@@ -75,7 +79,10 @@ def test_a_file_without_end_is_not_read_to_the_end(little_memory):
 CHANGES = {
     "blocks": ("network_g:num_block=100000000", "network_g: num_block: 100000000 is not between 1 and 1024"),
     "no channels": ("network_g:num_feat=0", "network_g: num_feat: 0 is not between 1 and 1024"),
-    "parameters": ("network_g={type: MRDANet, num_feat: 1024, num_block: 200}", "parameters, more than 1,073,741,824"),
+    "parameters": (
+        "network_g={type: MRDANet, num_feat: 1024, num_block: 200}",
+        "cannot be built: more than 1,073,741,824 parameters",
+    ),
     "images": ("datasets:train:images_per_task=1000000000", "images of gt_size 96 in a step have more than"),
     "crops": ("datasets:train:gt_size=1000000000", "have more than 268,435,456 pixels"),
     "accumulation": ("train:accumulation_steps=1000000000", "have more than 268,435,456 pixels"),
@@ -86,6 +93,19 @@ CHANGES = {
     "absolute name": ("name=/there", "should match pattern"),
     "name with a line end": ('name="a\\nb"', "should match pattern"),
     "name that ends in a line end": ('name="a\\n"', "should match pattern"),
+    "iterations": ("train:total_iter=1000000000000000000", "less than or equal to 1000000000"),
+    "iterations as a float": ("train:total_iter=1e18", "valid integer"),
+    "gamma": ("train:scheduler={type: MultiStepLR, milestones: [1, 2], gamma: 1.0e+308}", "leads beyond all numbers"),
+    "a tiny gamma": ("train:scheduler={type: MultiStepLR, milestones: [1, 2], gamma: 1.0e-200}", "beyond all numbers"),
+    "sigma": ("degradation={type: realesrgan, blur_sigma: [0.2, 1.0e+308]}", "less than or equal to 1000"),
+    "a tiny sigma": ("degradation={type: realesrgan, blur_sigma2: [1.0e-308, 1.0]}", "greater than or equal to 0.001"),
+    "noise": ("degradation={type: realesrgan, noise_range: [0.0, 1.0e+300]}", "less than or equal to 1000"),
+    "exponent": ("degradation={type: realesrgan, betag_range: [0.5, 1.0e+300]}", "less than or equal to 1000"),
+    "path with a zero byte": ('path:experiments_root="a\\0b"', "experiments_root: .*control characters"),
+    "path of 5000 characters": (f"datasets:train:dataroot_gt={'x' * 5000}", "dataroot_gt: .*at most 2000 characters"),
+    "name in a path": (f"path:resume_state=a/{'x' * 300}/b", "resume_state: .*more than 255 bytes"),
+    "path with ESC": ('path:pretrain_network_t="\\x1b[2J"', "pretrain_network_t: .*control characters"),
+    "label with ESC": ('datasets:train:name="\\x1b[2J"', "name: .*control characters"),
     "endless name": (f"name={'a' * 300}", "at most 100 characters"),
 }
 
@@ -95,6 +115,41 @@ CHANGES = {
 def test_sizes_and_names_beyond_reason_are_refused(change, message, little_memory):
     with pytest.raises(OptionError, match=message):
         read_options(ROOT / "options/demo/train_student_x4.yml", True, [change])
+
+
+RCAN = "type: RCAN, num_in_ch: 3, num_out_ch: 3, upscale: 4, squeeze_factor: 16, num_feat: 16"
+SWIN = (
+    "type: SwinIR, in_chans: 3, upscale: 4, embed_dim: 2, num_heads: [1], mlp_ratio: 2.0, img_range: 1.0, upsampler: ''"
+)
+ECBSR = "type: ECBSR, num_in_ch: 3, num_out_ch: 3, with_idt: false, act_type: prelu, scale: 4"
+NETWORKS = {
+    "blocks of blocks": (f"{RCAN}, num_group: 1024, num_block: 1024", "more than 10,000 layers"),
+    "masks": (f"{SWIN}, img_size: 1000, window_size: 100, depths: [2]", "numbers in its buffers"),
+    "a window": (f"{SWIN}, img_size: 1000, window_size: 1000, depths: [1]", "numbers in its buffers"),
+    "many layers of it": (f"{SWIN}, img_size: 64, window_size: 32, depths: [1024]", "numbers in its buffers"),
+    "list of depths": (
+        f"{SWIN.replace('[1]', str([1] * 500))}, img_size: 1, window_size: 1, depths: {[9] * 500}",
+        "layers",
+    ),
+    "hidden channels": (
+        f"{SWIN.replace('2.0', '1.0e+12')}, img_size: 8, window_size: 8, depths: [1]",
+        "cannot be built",
+    ),
+    "no meta device": (f"{ECBSR}, num_block: 1024, num_channel: 1024", "more than 67,108,864 parameters"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(("network", "message"), NETWORKS.values(), ids=NETWORKS)
+def test_a_network_is_counted_while_it_is_built(network, message, little_memory):
+    started = time.process_time()
+    with pytest.raises(OptionError, match=rf"baselines\.X\.network: .*{message}"):
+        read_options(
+            ROOT / "options/demo/test_gaussian8_x4.yml",
+            False,
+            [f"baselines={{X: {{path: x, network: {{{network}}}}}}}"],
+        )
+    assert time.process_time() - started < 10
 
 
 def test_pictures_without_number_are_refused():
@@ -190,3 +245,33 @@ def test_any_options_are_taken_or_refused_at_length(opt):
 @given(YAML_LIKE)
 def test_any_text_is_parsed_or_refused_at_length(text):
     check_any_text(text)
+
+
+EXTREMES = {
+    "blur_sigma": (0.001, 1000.0),
+    "blur_sigma2": (0.001, 1000.0),
+    "betag_range": (0.001, 1000.0),
+    "betap_range2": (0.001, 1000.0),
+    "resize_range": (1e-300, 16.0),
+    "resize_range2": (1e-300, 16.0),
+    "noise_range": (0.0, 1000.0),
+    "poisson_scale_range": (0.0, 1000.0),
+    "poisson_scale_range2": (5e-324, 1000.0),
+    "jpeg_range": (1.0, 99.9),
+}
+
+
+@pytest.mark.parametrize("key", EXTREMES)
+def test_a_degradation_at_the_ends_of_its_ranges_gives_images(key, little_memory):
+    gt = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    low, high = EXTREMES[key]
+    for end in (low, high):
+        pair = [min(end, 1.0), max(end, 1.0)] if key.startswith("be") or key.startswith("resize") else [end, end]
+        degradation = build_degradation({"type": "realesrgan", key: pair}, 4)
+        for draw in range(4):
+            generator = torch_generator(draw, "extremes")
+            task = degradation.sample(generator)
+            lq = degradation.apply(gt, task, generator)
+            assert lq.isfinite().all(), task
+            assert lq.min() >= 0
+            assert lq.max() <= 1

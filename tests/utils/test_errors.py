@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mrda_utils.errors import UserError, run
@@ -27,3 +31,12 @@ def test_a_bug_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run(main)
+
+
+def test_a_name_that_the_consoles_encoding_lacks_is_shown_in_escapes(monkeypatch):
+    """As on Windows, where output that goes to a file is in the code page of the system."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    program = r"from mrda_utils.errors import run; run(lambda: print('caf\xe9 \u732b'))"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, b"caf\xe9 \\u732b")

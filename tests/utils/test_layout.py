@@ -56,7 +56,9 @@ def test_nothing_imports_an_entry_point():
 
 
 def test_the_page_imports_nothing_from_the_command_line():
-    assert "mrda_inference.command_line" not in set(imported(ROOT / "mrda_inference/web.py"))
+    files = list((ROOT / "mrda_inference/web").glob("*.py"))
+    assert files
+    assert not any("mrda_inference.command_line" in set(imported(path)) for path in files)
 
 
 def test_a_stage_imports_no_other_stage():
@@ -67,9 +69,10 @@ def test_a_stage_imports_no_other_stage():
 
 
 def test_only_tests_are_named_like_tests():
-    named = [path for path in ROOT.rglob("test_*.py") if not {".venv", ".venv-ci"} & set(path.parts)]
-    assert named
-    assert all(path.relative_to(ROOT).parts[0] == "tests" for path in named)
+    named = [path.relative_to(ROOT) for path in ROOT.rglob("test_*.py")]
+    own = [path for path in named if not path.parts[0].startswith(".venv")]  # an environment may lie in the checkout
+    assert own
+    assert all(path.parts[0] == "tests" for path in own)
 
 
 @pytest.mark.slow

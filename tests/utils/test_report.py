@@ -6,14 +6,20 @@ import json
 import numpy as np
 import pytest
 
+from mrda_eval.panel import side_by_side
 from mrda_eval.published import published_cases, published_rows
-from mrda_eval.report import Cost, KernelTable, cost_table, panel, tables, text_of, write_csv, write_json
+from mrda_eval.report import write_csv, write_json
+from mrda_eval.tables import Cost, KernelTable, comparisons, cost_table, text_of
 from mrda_metric import metrics_of
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
 
 OPT = {"protocol": "gaussian8", "kernel_size": 21}
 METRICS = {name: {"type": f"calculate_{name}", "crop_border": 4, "test_y_channel": True} for name in ("psnr", "ssim")}
+
+
+def tables(means, datasets, metrics, scale, fmt, by_kernel=None):
+    return text_of(comparisons(means, datasets, metrics, scale, by_kernel), fmt)
 
 
 def test_published_rows_stand_where_the_protocol_matches():
@@ -33,7 +39,7 @@ def test_no_published_row_beside_part_of_the_protocol(change):
 def test_no_published_row_beside_another_metric(change):
     metrics = {**METRICS, "psnr": {**METRICS["psnr"], **change}}
     text = tables(MEANS, {"Set5": OPT}, metrics_of(metrics), 4, "github")
-    assert "| MRDA_S (published)    |   -    | 0.8872 |" in text
+    assert "| MRDA_S (published)    |      - | 0.8872 |" in text
     both = {name: {**opt, **change} for name, opt in METRICS.items()}
     assert "published" not in tables(MEANS, {"Set5": OPT}, metrics_of(both), 4, "github")
 
@@ -42,7 +48,7 @@ def test_a_metric_of_another_name_has_the_published_values_of_its_type():
     means = {("Set5", "Student", "psnr_y"): 31.0, ("Set5", "Student", "psnr"): 29.5}
     metrics = {"psnr_y": METRICS["psnr"], "psnr": {"type": "calculate_psnr", "crop_border": 4}}
     text = tables(means, {"Set5": OPT}, metrics_of(metrics), 4, "github")
-    assert "| MRDA_S (published)    |    31.98 |   -    |" in text
+    assert "| MRDA_S (published)    |    31.98 |      - |" in text
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_metrics_that_were_not_published_change_nothing():
     means = {**MEANS, ("Set5", "Student", "lpips"): 0.12345}
     text = tables(means, {"Set5": OPT}, metrics_of(metrics), 4, "github")
     assert "| Student               |  31.00 | 0.8800 |  0.1235 |" in text
-    assert "| MRDA_S (published)    |  31.98 | 0.8872 |  -      |" in text
+    assert "| MRDA_S (published)    |  31.98 | 0.8872 |       - |" in text
     only = {("Set5", "Student", "lpips"): 0.12345}
     assert "published" not in tables(only, {"Set5": OPT}, metrics_of({"lpips": metrics["lpips"]}), 4, "github")
 
@@ -148,7 +154,7 @@ def test_costs_are_in_the_papers_units():
     assert text_of([cost_table(costs)], "github").splitlines()[2:] == [
         "| method   |   Param (M) |   Mult-Adds (G) |   median s / image |",
         "|----------|-------------|-----------------|--------------------|",
-        "| Bicubic  |        -    |            -    |              0.500 |",
+        "| Bicubic  |           - |               - |              0.500 |",
         "| Student  |        5.84 |          171.54 |              2.000 |",
     ]
 
@@ -158,10 +164,19 @@ def test_a_panel_shows_every_picture_and_the_kernel():
     red[..., 2], blue[..., 0] = 255, 255  # BGR
     kernel = np.zeros((21, 21))
     kernel[10, 10] = 1
-    without = np.array(panel({"LR": blue, "GT": red}, None, height=128))
+    without = np.array(side_by_side({"LR": blue, "GT": red}, None, height=128))
     assert without[22 + 128 - 32, 31].tolist() == [0, 0, 255]
-    image = np.array(panel({"LR": blue, "GT": red}, kernel, height=128))
+    image = np.array(side_by_side({"LR": blue, "GT": red}, kernel, height=128))
     assert image.shape == (150, 260, 3)
     assert image[60, 60].tolist() == [0, 0, 255]
     assert image[60, 200].tolist() == [255, 0, 0]
     assert image[22 + 128 - 32, 31].tolist() == [255, 255, 255]
+
+
+def test_a_cell_that_a_spreadsheet_would_compute_begins_with_a_folder(tmp_path):
+    write_csv([("=1+1.png", -3.5, "a=b"), ("@x", "-x", "+x")], ("image", "value", "kernel"), tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text().splitlines() == [
+        "image,value,kernel",
+        "./=1+1.png,-3.5,a=b",
+        "./@x,./-x,./+x",
+    ]

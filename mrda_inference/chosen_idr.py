@@ -1,0 +1,55 @@
+"""A degradation of the user's choice: its representation (IDR) in the place of what DEN makes of the photograph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mrda_data.degradation import Task
+from mrda_data.degradation.photo import photo_degrade
+from mrda_inference.known_kernels import reference_crops
+from mrda_inference.upscaler import Upscaler
+from mrda_utils.errors import OptionError
+from mrda_utils.seeding import torch_generator
+
+KINDS = {"blur": ("sigma", 0.2, 4.0), "noise": ("noise_sigma_255", 0.0, 50.0), "jpeg": ("jpeg_quality", 5.0, 99.0)}
+"""What --as may name: key of the task of `photo_degrade`, and the range of values."""
+
+
+def parse(text: str) -> Task:
+    """Read `blur=2.4,jpeg=60`, or `clean`.
+
+    Raises:
+        OptionError: another kind, no number, or one out of range.
+    """
+    task: Task = {}
+    for part in [] if text == "clean" else text.split(","):
+        kind, _, value = part.partition("=")
+        if kind not in KINDS:
+            raise OptionError(
+                f"--as {text}: {kind!r} is not known; clean, or some of {', '.join(KINDS)}: blur=2.4,jpeg=60"
+            )
+        key, low, high = KINDS[kind]
+        try:
+            task[key] = float(value)
+        except ValueError:
+            task[key] = float("nan")
+        if not low <= task[key] <= high:
+            raise OptionError(f"--as {text}: {kind} takes a number from {low:g} to {high:g}")
+    return task
+
+
+def with_degradation(upscaler: Upscaler, task: Task) -> Upscaler:
+    """The same upscaler that takes every photograph for one under `task`, a task of `photo_degrade`.
+
+    Its representation is the mean over the bundled photographs under that task.
+    """
+    crops = reference_crops(upscaler.net.upscale)
+    lq = photo_degrade(crops, {**task, "gray_noise": False}, upscaler.net.upscale, torch_generator(0, "chosen IDR"))
+    with torch.inference_mode():
+        idr = torch.cat([upscaler.encode(crop[None]) for crop in lq]).mean(0, keepdim=True)
+
+    def encode(lq: Tensor) -> Tensor:
+        return idr.expand(len(lq), -1)
+
+    return upscaler._replace(encode=encode)

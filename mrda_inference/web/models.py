@@ -1,0 +1,170 @@
+"""What the page has the networks do: whole photographs as mrda-upscale does, previews, and what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import ImageColor
+from torch import Tensor
+
+from mrda_arch.rdan_arch import modulation_maps
+from mrda_inference.image_file import Picture, read_picture
+from mrda_inference.image_writer import write_pixels
+from mrda_inference.known_kernels import KnownKernel, Neighbour, estimate, known_kernels, nearest, words
+from mrda_inference.photograph import OutputOptions, restore_file, with_visible_colours
+from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
+from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
+from mrda_inference.web.jobs import Job
+from mrda_inference.web.views import heat_map, png_uri
+from mrda_utils.resize import imresize
+
+PREVIEW_SIDE = 192  # pixels of the photograph
+
+
+class Region(NamedTuple):
+    """Part of a photograph, pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Preview(NamedTuple):
+    """What the network makes of a region, and what it found in the whole photograph."""
+
+    region: Region
+    before: np.ndarray
+    """Bicubic upsampling, (scale h, scale w, 3) uint8 RGB."""
+    after: np.ndarray
+    """The network's, as `before`."""
+    found: str
+    neighbours: list[Neighbour]
+    modulation: np.ndarray | None
+    """(h, w) in [0, 1]: mean over all RDA convs of their map M; None for a network without."""
+
+    def about(self) -> dict[str, Any]:
+        """What the page is told: words, and the expert's view with its pictures."""
+        known: dict[str, Any] = {"found": self.found, "region": self.region}
+        known["kernels"] = [
+            {
+                "name": near.known.name,
+                "angle": round(near.angle, 2),
+                "picture": png_uri(np.rint(255 * near.known.kernel / near.known.kernel.max()).astype(np.uint8)),
+            }
+            for near in self.neighbours
+        ]
+        if self.modulation is not None:
+            low, high = float(self.modulation.min()), float(self.modulation.max())
+            heat = heat_map(self.before, self.modulation)
+            known["map"] = {"picture": png_uri(heat), "low": round(low, 3), "high": round(high, 3)}
+        return known
+
+
+class Whole(NamedTuple):
+    """A photograph that is done."""
+
+    file: Path
+    sides: tuple[int, int]
+    """Height and width, pixels."""
+    notes: list[str]
+
+
+class Model:
+    """A student that visitors can choose.
+
+    Args:
+        name: what it is called on the page.
+        upscaler: does the work.
+    """
+
+    def __init__(self, name: str, upscaler: Upscaler) -> None:
+        self.name, self.upscaler, self.scale = name, upscaler, upscaler.net.upscale
+        hyper_parameters = upscaler.net.hyper_parameters(upscaler.net.state_dict())
+        self._has_maps = hyper_parameters["modulation"] == "rdam"
+
+    @cached_property
+    def known(self) -> list[KnownKernel]:
+        """Degradations that it can name; takes some seconds, once."""
+        return known_kernels(self.upscaler.encode, self.scale)
+
+    def whole(self, job: Job, target: Path, output: OutputOptions) -> tuple[Whole, np.ndarray]:
+        """Upscale the job's photograph to a file: the two halves of `upscale_file`, and the pixels between them."""
+        enlarged = restore_file(
+            job.photo.source, target, self.upscaler, output, progress=job.progress, cancelled=job.cancelled
+        )
+        notes = enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, output.quality)
+        notes = [job.photo.in_own_words(note) for note in notes]
+        return Whole(target, enlarged.pixels.shape[:2], notes), enlarged.pixels
+
+    @torch.inference_mode()
+    def preview(self, picture: Picture, column: float, row: float) -> Preview:
+        """Upscale a square around a place, given as shares of width and height, as the whole photograph would be.
+
+        What is around the square counts as it does there: as much of it is restored, too, as tiles overlap.
+        """
+        colour = picture.colour
+        region = _region_around(colour.shape[:2], column, row)
+        idr = self.upscaler.encode(self._tensor(colour[centre(*colour.shape[:2], IDR_PIXELS)]))
+        top, left = max(region.top - OVERLAP, 0), max(region.left - OVERLAP, 0)
+        around = colour[top : region.top + region.height + OVERLAP, left : region.left + region.width + OVERLAP]
+        lq = self._tensor(around)
+        inside = Region(region.left - left, region.top - top, region.width, region.height)
+        sr = self.upscaler.restore(lq, idr).cpu()
+        before, after = (
+            to_pixels(_part(image, inside, self.scale), np.dtype(np.uint8))
+            for image in (imresize(lq.cpu(), self.scale), sr)
+        )
+        maps = None
+        if self._has_maps:
+            rdan = self.upscaler.net.rdan.to(self.upscaler.device)
+            maps = modulation_maps(rdan, lq, idr).mean(0, keepdim=True)[None]
+            maps = _part(maps, inside, 1)[0, 0].float().cpu().numpy()
+        found = words(estimate(self.known, idr.float()))
+        return Preview(region, before, after, found, nearest(self.known, idr.float()), maps)
+
+    def _tensor(self, colour: np.ndarray) -> Tensor:
+        return to_tensor(colour).to(self.upscaler.device).expand(1, 3, -1, -1)
+
+
+def open_picture(path: Path) -> Picture:
+    """An image file as its colours show."""
+    return with_visible_colours(read_picture(path))
+
+
+def output_options(query: Mapping[str, str]) -> OutputOptions:
+    """Those of mrda-upscale, by their names; what is empty is left out.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+    numbers = {key: int(query[key]) for key in ("quality", "width", "height") if query.get(key)}
+    outscale = float(query["outscale"]) if query.get("outscale") else None
+    background = ImageColor.getrgb(query["background"])[:3] if query.get("background") else None
+    return OutputOptions(**numbers, outscale=outscale, background=background, strip=query.get("strip") == "1")
+
+
+def result_name(name: str, output: OutputOptions, scale: int, suffix: str) -> str:
+    """Of the file that a photograph becomes: IMG_0412_x4.png."""
+    if output.width or output.height:
+        size = "x".join(str(side) for side in (output.width, output.height) if side)
+    else:
+        size = f"x{output.outscale or scale:g}"
+    return f"{Path(name).stem}_{size}.{suffix}"
+
+
+def _region_around(sides: tuple[int, int], column: float, row: float) -> Region:
+    height, width = (min(side, PREVIEW_SIDE) for side in sides)
+    left = min(max(round(column * sides[1] - width / 2), 0), sides[1] - width)
+    top = min(max(round(row * sides[0] - height / 2), 0), sides[0] - height)
+    return Region(left, top, width, height)
+
+
+def _part(image: Tensor, region: Region, scale: int) -> Tensor:
+    left, top, width, height = (scale * number for number in region)
+    return image[..., top : top + height, left : left + width]

@@ -1,0 +1,80 @@
+"""Loader processes that end before their time: told in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
+from types import TracebackType
+from typing import Any
+
+from torch.utils.data import DataLoader, get_worker_info
+
+from mrda_utils.errors import UserError
+
+_LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal[^.]*)|shared memory|ancdata|open files")
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Around all that happens while loader processes run: torch tells of a dead one at any time.
+
+    A batch that finds no room in /dev/shm is lost in a thread of its process, and torch's loader would wait for it
+    without end; here that process ends as well.
+
+    Raises:
+        UserError: in place of what torch says.
+    """
+    earlier = Queue._on_queue_feeder_error, sys.excepthook
+    # loader processes, being forks, inherit both
+    Queue._on_queue_feeder_error, sys.excepthook = staticmethod(_end_worker), _leave_quietly
+    try:
+        yield
+    except RuntimeError as error:
+        if not (found := _LOST.search(str(error))):
+            raise
+        raise _ended(found[0]) from error
+    finally:
+        Queue._on_queue_feeder_error, sys.excepthook = earlier
+
+
+def batches(loader: DataLoader) -> Iterator[Any]:
+    """What `loader` gives.
+
+    Raises:
+        UserError: its processes are gone, or the system refuses them semaphores or descriptors.
+    """
+    try:
+        yield from loader
+    except (OSError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _LOST.search(str(error)):
+            raise
+        earlier, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        error.__traceback__ = loader._iterator = None  # deletes an iterator that is no whole one, and would complain
+        sys.unraisablehook = earlier
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _ended(reason.splitlines()[0]) from None
+
+
+def _ended(reason: object) -> UserError:
+    return UserError(
+        f"loader processes have ended or cannot work ({reason}); more memory, a larger /dev/shm (docker --shm-size), "
+        "a lower datasets.train.num_worker_per_gpu may help; --auto_resume goes on from the last checkpoint"
+    )
+
+
+def _end_worker(error: Exception, _: Any) -> None:
+    """What a queue does when it cannot send."""
+    if get_worker_info() is not None:
+        print(f"a batch cannot be handed over ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(1)
+    raise error
+
+
+def _leave_quietly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What is not caught: in a thread of a loader process a sign that its parent has gone."""
+    if get_worker_info() is None or not isinstance(error, OSError):
+        sys.__excepthook__(kind, error, traceback)

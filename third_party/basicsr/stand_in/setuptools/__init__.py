@@ -1,0 +1,1 @@
+"""What pip finds in setuptools' place while it packs BasicSR's release."""
