@@ -26,12 +26,13 @@ class GTDataset(Dataset):
     that changes from stretch to stretch.
 
     Args:
-        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, or a list of these, `gt_size` pixels, `use_hflip` both
-            flips, `use_rot` rotation by 90 degrees, `manual_seed`; optional `contrast` [low, high], a factor of each
-            crop's own, `skip_corrupt`, which leaves unusable images out, and `cache` and `cache_folder`, see `cached`.
+        opt: `dataroot_gt` a folder, an LMDB or `bundled:train`, or a list of these, `gt_size` pixels (`degrade_size` if
+            that is given), `use_hflip` both flips, `use_rot` rotation by 90 degrees, `manual_seed`; optional `contrast`
+            [low, high], a factor of each crop's own, `skip_corrupt`, which leaves unusable images out, and `cache` and
+            `cache_folder`, see `cached`.
 
     Raises:
-        ImageError: an image that cannot be read or is smaller than `gt_size`; with `skip_corrupt`, if all are so.
+        ImageError: an image that cannot be read or is smaller than a crop; with `skip_corrupt`, if all are so.
         UserError: no room for the cache.
     """
 
@@ -41,11 +42,12 @@ class GTDataset(Dataset):
         cache = opt.get("cache", "none"), opt.get("cache_folder")
         parts = {folder: cached(open_source(folder), *cache) for folder in folders}
         self.source = parts[folders[0]] if len(parts) == 1 else JoinedSource(parts)
+        self.size = opt.get("degrade_size") or opt["gt_size"]
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
         found: dict[int, tuple[int, int]] = {}
         first = 0
         for folder, part in parts.items():
-            usable = check_source(part, opt["gt_size"], left_out=left_out)
+            usable = check_source(part, self.size, left_out=left_out)
             found |= {first + index: size for index, size in usable.items()}
             first += len(part.names)
             if ignored := getattr(part, "left_out", ""):
@@ -84,21 +86,21 @@ class GTDataset(Dataset):
 
     def _large_enough(self, image: np.ndarray, index: int) -> np.ndarray:
         height, width = image.shape[:2]
-        if min(height, width) < self.opt["gt_size"]:
+        if min(height, width) < self.size:
             raise ImageError(
-                f"{self.source.names[index]}: {height}x{width} pixels, fewer than when the training began; gt_size is "
-                f"{self.opt['gt_size']}"
+                f"{self.source.names[index]}: {height}x{width} pixels, fewer than when the training began; crops have "
+                f"{self.size}"
             )
         return image
 
     def __getitem__(self, sample: int) -> dict[str, Tensor | int]:
-        """Return `gt` (3, gt_size, gt_size) uint8 RGB, `sample`, its number, and with `contrast` that of this crop.
+        """Return `gt` (3, size, size) uint8 RGB, `sample`, its number, and with `contrast` that of this crop.
 
         `crops` makes of a batch of them what is trained on: on the device, which gets a quarter of the bytes.
         """
         image = self._image(sample)
         rng = numpy_generator(self.opt["manual_seed"], "crop", sample)
-        size = self.opt["gt_size"]
+        size = self.size
         top = rng.integers(image.shape[0] - size + 1)
         left = rng.integers(image.shape[1] - size + 1)
         flip_x, flip_y, transpose = rng.random(3) < 0.5

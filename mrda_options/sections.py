@@ -49,6 +49,10 @@ class TrainSet(Section):
         description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
     )
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")
+    degrade_size: Count | None = Field(
+        None,
+        description="degrade larger crops of this side and keep their centre: no blur sees a reflected border then",
+    )
     use_hflip: bool = Field(True, description="flip horizontally and vertically, each with probability 1/2")
     use_rot: bool = Field(True, description="rotate by 90 degrees with probability 1/2")
     contrast: FactorRange | None = Field(

@@ -104,10 +104,15 @@ class TrainOptions(Options):
         if train_set.gt_size <= kernel_size // 2:
             raise ValueError(f"datasets.train.gt_size: {train_set.gt_size} is too small for kernel_size {kernel_size}")
         images = train_set.tasks_per_gpu * train_set.images_per_task * self.train.accumulation_steps
-        if images * train_set.gt_size**2 > LARGEST_BATCH:
+        size = train_set.degrade_size or train_set.gt_size
+        if size < train_set.gt_size or (size - train_set.gt_size) % (2 * self.scale):
             raise ValueError(
-                f"datasets.train: {images} images of gt_size {train_set.gt_size} in a step have more than "
-                f"{LARGEST_BATCH:,d} pixels"
+                f"datasets.train.degrade_size: {size}, but it is gt_size {train_set.gt_size} plus a multiple of "
+                f"{2 * self.scale}, twice the scale"
+            )
+        if images * size**2 > LARGEST_BATCH:
+            raise ValueError(
+                f"datasets.train: {images} images of side {size} in a step have more than {LARGEST_BATCH:,d} pixels"
             )
         if len(self.datasets) > 1 and self.val is None:
             raise ValueError("val: missing, datasets has a validation set")

@@ -194,7 +194,7 @@ def check(model_type: str, given: set[str], read: set[str]) -> None:
 def test_a_stage_reads_every_key(stage, record, tmp_path):
     run, given, read = record
     opt = stage_options(stage, tmp_path)
-    opt["datasets"]["train"].update(contrast=[0.5, 2.0], cache="mmap", cache_folder=str(tmp_path))
+    opt["datasets"]["train"].update(contrast=[0.5, 2.0], degrade_size=56, cache="mmap", cache_folder=str(tmp_path))
     opt["datasets"] |= {"val": with_lr_set(tmp_path), "val_pairs": with_pairs(tmp_path)}
     opt["val"] = {"val_freq": 2, "metrics": with_alexnet(tmp_path), "save_best": "psnr"}
     opt["val"]["metrics"]["psnr"]["better"] = "higher"

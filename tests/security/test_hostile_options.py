@@ -83,7 +83,7 @@ CHANGES = {
         "network_g={type: MRDANet, num_feat: 1024, num_block: 200}",
         "cannot be built: more than 1,073,741,824 parameters",
     ),
-    "images": ("datasets:train:images_per_task=1000000000", "images of gt_size 96 in a step have more than"),
+    "images": ("datasets:train:images_per_task=1000000000", "images of side 96 in a step have more than"),
     "crops": ("datasets:train:gt_size=1000000000", "have more than 268,435,456 pixels"),
     "accumulation": ("train:accumulation_steps=1000000000", "have more than 268,435,456 pixels"),
     "kernel": ("degradation:kernel_size=1000001", "less than or equal to 255"),
