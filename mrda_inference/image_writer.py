@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from shutil import copyfileobj
@@ -95,10 +96,13 @@ def _encode(pixels: np.ndarray, plain: Path, side: SideData, quality: int | None
         cv2.IMAGE_METADATA_XMP: side.xmp,
     }
     kinds = [kind for kind, data in kept.items() if data]
+    what = pixels, kinds, [np.frombuffer(kept[kind], np.uint8) for kind in kinds], settings
     try:
-        done = cv2.imwriteWithMetadata(
-            str(plain), pixels, kinds, [np.frombuffer(kept[kind], np.uint8) for kind in kinds], settings
-        )
+        if sys.platform == "win32":  # where OpenCV opens no path that the system's code page lacks
+            done, data = cv2.imencodeWithMetadata(plain.suffix, *what)
+            plain.write_bytes(data)
+        else:
+            done = cv2.imwriteWithMetadata(str(plain), *what)
         reason = "the encoder refuses it"
     except cv2.error as error:
         done, reason = False, error.err

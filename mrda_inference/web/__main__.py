@@ -2,4 +2,5 @@
 
 from mrda_inference.web import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -252,5 +252,5 @@ def _picture(image: np.ndarray) -> Response:
 
 
 def _read(path: Path) -> np.ndarray:
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from mrda_inference import tiling, upscaler
+from mrda_inference import image_writer, tiling, upscaler
+from mrda_inference.side_data import SideData
 from mrda_options.options import OptionError, validate
 from mrda_pipeline import launch
 from mrda_utils import files, memory
@@ -76,6 +79,18 @@ leave_signals_to_parent(0)
 signal.raise_signal(signal.SIGINT)
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_opencv_is_given_no_path_on_windows(tmp_path, monkeypatch, suffix):
+    """It would open none that the system's code page lacks; the file is the same."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    side = SideData(xmp=b"<x:xmpmeta/>")
+    image_writer.write_pixels(pixels, side, tmp_path / f"here{suffix}")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(cv2, "imwriteWithMetadata")
+    image_writer.write_pixels(pixels, side, tmp_path / f"\u732b{suffix}")
+    assert (tmp_path / f"\u732b{suffix}").read_bytes() == (tmp_path / f"here{suffix}").read_bytes()
 
 
 def test_windows_starts_no_processes(monkeypatch):
