@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 from basicsr.archs import build_network
+from PIL import Image
 
 import mrda_loss  # noqa: F401
-from mrda_data import BenchmarkDataset
+from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_model import base_model, idr_target
 from mrda_options import command_line, read_options
@@ -162,6 +163,19 @@ def with_lr_set(folder) -> dict:
     return {**VAL_SET, "dataroot_lq": str(folder / "lr")}
 
 
+def with_sr_images(folder) -> dict:
+    """Another program's SR images of both test sets, black ones."""
+    sets = BenchmarkDataset({**VAL_SET, "scale": 4, "kernel_size": 21}), LQDataset({**LQ_SET, "scale": 4})
+    for dataset in sets:
+        for item in dataset:
+            height, width = (4 * side for side in item["lq"].shape[1:])
+            case = "" if item["kernel"] == "unknown" else item["kernel"]
+            path = folder / "sr" / dataset.opt["name"] / case / item["lq_path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (width, height)).save(path)
+    return {"sr": str(folder / "sr")}
+
+
 def with_alexnet(folder) -> dict:
     """Metrics, LPIPS with random weights."""
     torch.save(alexnet(), folder / "alexnet.pth")
@@ -206,7 +220,8 @@ def test_a_test_reads_every_key(record, tmp_path):
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
     opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET}
     opt["val"] = {"metrics": with_alexnet(tmp_path)}
-    opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS}
+    opt["val"]["panel_crop"] = {"chelsea": [0, 0, 8]}
+    opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS} | {"Program": with_sr_images(tmp_path)}
     run(run_test, opt)
     check(opt["model_type"], given, read)
 
