@@ -221,7 +221,8 @@ def test_a_test_reads_every_key(record, tmp_path):
     opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET}
     opt["val"] = {"metrics": with_alexnet(tmp_path)}
     opt["val"]["panel_crop"] = {"chelsea": [0, 0, 8]}
-    opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS} | {"Program": with_sr_images(tmp_path)}
+    networks = {kind: {**baseline(tmp_path, kind)[0], "param_key": "params"} for kind in NETWORKS}
+    opt["baselines"] = {**networks, "Program": with_sr_images(tmp_path)}
     run(run_test, opt)
     check(opt["model_type"], given, read)
 
