@@ -40,7 +40,7 @@ setup(
         "safetensors",
         "scikit-image",  # photographs for the demo and the tests
         "scikit-learn",  # the same
-        "scipy",
+        "scipy>=1.15",  # bootstrap takes rng
         "tabulate",
         "tb-nightly",
         "torch>=2.6",  # before it, weights_only=True could be made to run code (CVE-2025-32434)
