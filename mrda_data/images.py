@@ -104,6 +104,12 @@ def image_size(data: np.ndarray, name: object) -> tuple[int, int]:
         return _checked(decoder(encoded).size(encoded), name)
 
 
+def file_image_size(path: Path) -> tuple[int, int]:
+    """Likewise, of a file; of a PNG no more than its header is read."""
+    head = read_file(path, PNG_HEADER)
+    return image_size(head if bytes(head[:4]) == b"\x89PNG" else read_file(path), path)
+
+
 @contextmanager
 def _refusal_named(name: object) -> Iterator[None]:
     try:

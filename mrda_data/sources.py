@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mrda_data.decoding import VERSIONS
 from mrda_data.folders import list_images
-from mrda_data.images import PNG_HEADER, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
+from mrda_data.images import ImageError, check_name, decode_rgb8, file_image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_utils.errors import UserError
 from mrda_utils.files import user_cache
@@ -72,9 +72,7 @@ class FolderSource:
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of image `index`, see `image_size`."""
-        path = self.folder / self.names[index]
-        head = read_file(path, PNG_HEADER)
-        return image_size(head if bytes(head[:4]) == b"\x89PNG" else read_file(path), path)
+        return file_image_size(self.folder / self.names[index])
 
     def stamps(self) -> dict[str, list[int]]:
         """Size (bytes) and time (ns) of every image's file."""

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrda_data.images import SUFFIXES, ImageError, image_size, read_rgb8, to_tensor
+from mrda_data.images import SUFFIXES, ImageError, file_image_size, read_rgb8, to_tensor
 
 
 class SRFolder:
@@ -33,7 +33,7 @@ class SRFolder:
         for image, size in dataset.sr_sizes.items():
             for kernel in cases:
                 path = self._find(dataset.opt["name"], image, kernel)
-                found = image_size(path, path)
+                found = file_image_size(path)
                 if found != size:
                     raise ImageError(
                         f"baselines.{self.name}.sr: {path}: {found[0]}x{found[1]} pixels, but {image} has "
