@@ -48,7 +48,7 @@ setup(
         "safetensors",
         "scikit-image",  # photographs for the demo and the tests
         "scikit-learn",  # the same
-        "scipy",
+        "scipy>=1.15",  # bootstrap takes rng
         "setuptools<82",  # tb-nightly imports pkg_resources, which 82 no longer has
         "tabulate",
         "tb-nightly",

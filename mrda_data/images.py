@@ -117,6 +117,8 @@ def _refusal_named(name: object) -> Iterator[None]:
 def _checked(size: tuple[int, int], name: object) -> tuple[int, int]:
     """Height and width that a header has, if they are no lie that would fill the memory."""
     height, width = size
+    if type(height) is not int or type(width) is not int:  # a TIFF can give several numbers
+        raise Refused(DAMAGED)
     if height * width > MAX_PIXELS:
         raise ImageError(f"{name}: {height}x{width} is more than {MAX_PIXELS:,d} pixels; cut or reduce it")
     if height < 1 or width < 1:

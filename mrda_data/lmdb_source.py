@@ -18,7 +18,7 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
-from mrda_data.images import ImageError, check_name, decode_rgb8, image_size
+from mrda_data.images import ImageError, check_name, decode_rgb8, image_size, read_file
 from mrda_utils.errors import UNPRINTABLE, UserError
 
 FIRST_MAP_SIZE = 1 << 30  # bytes; doubled whenever it is full
@@ -132,37 +132,14 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
         ImageError: a file that cannot be decoded, two names with one key, or a name that the layout cannot hold.
         UserError: the file system refused; nothing half-written stays behind.
     """
-    keys: dict[str, str] = {}
-    for name in names:
-        if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:
-            raise ImageError(
-                f"{name!r}: a name that no LMDB holds; rename it (no control characters, at most 511 bytes)"
-            )
-        other = keys.setdefault(_key(name), name)
-        if other != name:
-            raise ImageError(f"{folder}: {other} and {name} have the same key; rename one of them")
-
-    def load(name: str) -> tuple[bytes, str]:
-        data = np.fromfile(folder / name, np.uint8)
-        height, width, channels = decode_rgb8(data, folder / name).shape
-        return data.tobytes(), f"{name} ({height},{width},{channels}) 0\n"
+    _check_keys(folder, names)
 
     for left_over in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of runs that were killed
         shutil.rmtree(left_over)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    meta_info = []
     try:
-        with (
-            lmdb.open(str(temporary), map_size=FIRST_MAP_SIZE) as environment,
-            ThreadPoolExecutor(workers) as pool,
-            tqdm(total=len(names), desc=target.name, unit="image", disable=None) as bar,
-        ):
-            for start in range(0, len(names), _IMAGES_A_COMMIT):
-                chunk = names[start : start + _IMAGES_A_COMMIT]
-                loaded = list(pool.map(load, chunk))
-                _put(environment, [(_key(name).encode(), data) for name, (data, _) in zip(chunk, loaded, strict=True)])
-                meta_info += [line for _, line in loaded]
-                bar.update(len(chunk))
+        with lmdb.open(str(temporary), map_size=FIRST_MAP_SIZE) as environment:
+            meta_info = _fill(environment, folder, names, target.name, workers)
         with (temporary / "meta_info.txt").open("w", encoding="utf-8") as file:
             file.writelines(meta_info)
             file.flush()
@@ -173,6 +150,38 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
         if isinstance(error, OSError | lmdb.Error):
             raise UserError(f"{target}: cannot be written ({error})") from error
         raise
+
+
+def _check_keys(folder: Path, names: list[str]) -> None:
+    """Names that an LMDB can hold, each with a key of its own."""
+    keys: dict[str, str] = {}
+    for name in names:
+        if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:
+            raise ImageError(
+                f"{name!r}: a name that no LMDB holds; rename it (no control characters, at most 511 bytes)"
+            )
+        other = keys.setdefault(_key(name), name)
+        if other != name:
+            raise ImageError(f"{folder}: {other} and {name} have the same key; rename one of them")
+
+
+def _fill(environment: lmdb.Environment, folder: Path, names: list[str], title: str, workers: int | None) -> list[str]:
+    """Read, decode and store all files; return the lines of meta_info.txt."""
+
+    def load(name: str) -> tuple[bytes, str]:
+        data = read_file(folder / name)
+        height, width, channels = decode_rgb8(data, folder / name).shape
+        return data.tobytes(), f"{name} ({height},{width},{channels}) 0\n"
+
+    meta_info = []
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(names), desc=title, unit="image", disable=None) as bar:
+        for start in range(0, len(names), _IMAGES_A_COMMIT):
+            chunk = names[start : start + _IMAGES_A_COMMIT]
+            loaded = list(pool.map(load, chunk))
+            _put(environment, [(_key(name).encode(), data) for name, (data, _) in zip(chunk, loaded, strict=True)])
+            meta_info += [line for _, line in loaded]
+            bar.update(len(chunk))
+    return meta_info
 
 
 def _put(environment: lmdb.Environment, items: list[tuple[bytes, bytes]]) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 from basicsr.utils import get_root_logger
 from filelock import FileLock
 from tqdm import tqdm
 
+from mrda_data.decoding import VERSIONS
 from mrda_data.images import ImageError
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import BundledSource, FolderSource, ImageSource
@@ -141,7 +141,7 @@ def _in_memory(source: FolderSource | LmdbSource) -> CachedSource:
 
 
 def _in_file(source: FolderSource | LmdbSource, folder: Path) -> CachedSource:
-    key = {"format": _FORMAT, "opencv": cv2.__version__, "files": source.stamps()}  # decoders may differ in a level
+    key = {"format": _FORMAT, "decoders": VERSIONS, "files": source.stamps()}
     path = folder / f"pixels-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.bin"
     if found := _open(path, source.names, key):
         return found

@@ -17,6 +17,7 @@ from annotated_types import Ge, Len
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
+from mrda_data.decoding import VERSIONS
 from mrda_data.folders import list_images
 from mrda_data.images import PNG_HEADER, ImageError, check_name, decode_rgb8, image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
@@ -188,8 +189,9 @@ class _ScanCache:
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
         self.path = None  # nobody's home, nobody's cache
+        what = f"{source.folder.resolve()} {VERSIONS}"
         with suppress(UserError, RuntimeError):
-            self.path = user_cache() / f"scan-{sha256(str(source.folder.resolve()).encode()).hexdigest()[:16]}.json"
+            self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
         self.stamps = source.stamps()
 
     def load(self) -> dict[str, list[int]]:

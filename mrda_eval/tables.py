@@ -127,20 +127,7 @@ def comparisons(
         methods = list(dict.fromkeys(method for dataset, method, _ in means if dataset == name))
         title = f"{name}, {opt.get('protocol', 'LR images as given')}, x{scale}"
         if by_kernel and name in by_kernel:
-            table = by_kernel[name]
-            note = f"{opt['protocol']}: {table.note}" if table.note else ""
-            kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
-            for metric in own:
-                rows = _kernel_rows(table, methods, metric.name)
-                if is_whole(opt) and is_psnr(metric, scale):
-                    rows += _published_kernel_rows(table, published_cases(name, opt["protocol"], scale))
-                formats = ("", "g", *[metric.format] * (len(kernels) + 1))
-                headers = ["method", "noise", *kernels, "mean"]
-                best = set()
-                for column, level in product(range(2, len(headers)), {row[1] for row in rows}):
-                    places = {(y, column): row[0] for y, row in enumerate(rows) if row[1] == level}
-                    best |= _best(places, rows, metric)
-                found.append(Table(name, f"{title}, {metric.name}", note, headers, rows, formats, frozenset(best)))
+            found += _kernel_comparisons(name, opt, title, by_kernel[name], methods, own, scale)
         elif own:
             rows = [[method, *(means[name, method, metric.name] for metric in own)] for method in methods]
             if is_whole(opt) and any(metric.is_published_for(scale) for metric in own):
@@ -151,6 +138,25 @@ def comparisons(
                 best |= _best({(y, column): row[0] for y, row in enumerate(rows)}, rows, metric)
             formats = ("", *(metric.format for metric in own))
             found.append(Table(name, title, "", headers, rows, formats, frozenset(best)))
+    return found
+
+
+def _kernel_comparisons(
+    name: str, opt: dict, title: str, table: KernelTable, methods: list[str], metrics: list[Metric], scale: int
+) -> list[Table]:
+    """One table a metric with a column a kernel and a row a method and noise level."""
+    note = f"{opt['protocol']}: {table.note}" if table.note else ""
+    kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
+    headers, found = ["method", "noise", *kernels, "mean"], []
+    for metric in metrics:
+        rows = _kernel_rows(table, methods, metric.name)
+        if is_whole(opt) and is_psnr(metric, scale):
+            rows += _published_kernel_rows(table, published_cases(name, opt["protocol"], scale))
+        best = set()
+        for column, level in product(range(2, len(headers)), {row[1] for row in rows}):
+            best |= _best({(y, column): row[0] for y, row in enumerate(rows) if row[1] == level}, rows, metric)
+        formats = ("", "g", *[metric.format] * (len(kernels) + 1))
+        found.append(Table(name, f"{title}, {metric.name}", note, headers, rows, formats, frozenset(best)))
     return found
 
 

@@ -36,7 +36,10 @@ def new_canvas(shape: tuple[int, ...], dtype: np.dtype, folder: Path) -> np.ndar
         return np.empty(shape, dtype)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # writing to a mapped file on a full disk kills the process
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # writing to a mapped file on a full disk kills the process
+            else:
+                file.truncate(size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise ImageError(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from glob import glob
 from pathlib import Path
 from typing import Any, NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
 
-from mrda_data.folders import list_images
-from mrda_data.images import SUFFIXES, ImageError
+from mrda_data.images import ImageError
 from mrda_data.sources import first_ten
 from mrda_inference.chosen_idr import parse, with_degradation
 from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
+from mrda_inference.inputs import files_to_make
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
@@ -59,18 +57,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="take photographs for such ones, whatever the network finds: clean; or blur=2.4, noise=10, jpeg=60, or "
         "several of them, blur=2,jpeg=60",
     )
-    parser.add_argument(
-        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
-    )
-    parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
-    parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
-    parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
-    parser.add_argument("--height", type=int, help="of the output, pixels; without --width the shape is kept")
-    parser.add_argument("--background", type=_colour, help="colour behind transparent pictures: white, #ffeedd ...")
-    parser.add_argument("--strip", action="store_true", help="leave out EXIF, XMP and resolution")
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
-    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_output_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     parser.add_argument(
         "--backend",
@@ -87,7 +74,27 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tile", type=int, help="longest side of a tile, LR pixels; by default as memory allows")
     parser.add_argument("--overlap", type=int, default=OVERLAP, help=f"of tiles, LR pixels (default {OVERLAP})")
-    args = parser.parse_args(argv)
+    return _checked(parser.parse_args(argv))
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of the network's result."""
+    parser.add_argument(
+        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
+    )
+    parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
+    parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
+    parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
+    parser.add_argument("--height", type=int, help="of the output, pixels; without --width the shape is kept")
+    parser.add_argument("--background", type=_colour, help="colour behind transparent pictures: white, #ffeedd ...")
+    parser.add_argument("--strip", action="store_true", help="leave out EXIF, XMP and resolution")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist (the default)")
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def _checked(args: argparse.Namespace) -> argparse.Namespace:
+    """Options that are in range and go together."""
     if args.overlap < 0:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
@@ -135,7 +142,7 @@ def upscale_files(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
     degradation = None if args.degradation is None else parse(args.degradation)
-    targets = _targets(args.input, args.output, args.format)
+    targets = files_to_make(args.input, args.output, args.format)
     set_numerics()
     weights = args.weights or MODELS[args.model].weights
     upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
@@ -247,41 +254,3 @@ class _Skipped(Exception):  # noqa: N818  (no error)
 
 def _fail(error: Exception) -> NoReturn:
     raise error
-
-
-def _targets(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Every input file with its output file."""
-    is_one_file = len(patterns) == 1 and Path(patterns[0]).is_file()
-    if is_one_file and output.suffix.lower() in LONGEST_SIDE and not output.is_dir():
-        return [(Path(patterns[0]), output)]
-    if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
-        raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
-    inside = output.resolve()  # what an earlier run wrote is no input, unless it is all that there is
-    found: list[tuple[Path, Path]] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            if inside == path.resolve():
-                raise OptionError(f"-o {output}: is the input folder; choose another")
-            listing = list_images(path)
-            if listing.others:
-                print(f"{path}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
-            images = [path / name for name in listing.names]
-            own = [image for image in images if inside not in image.resolve().parents]
-            found += [(image, image.relative_to(path)) for image in own or images]
-        elif path.is_file():
-            found.append((path, Path(path.name)))
-        else:
-            matches = [Path(name) for name in sorted(glob(pattern, recursive=True))]
-            images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
-            if not images:
-                raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
-            own = [match for match in images if inside not in match.resolve().parents]
-            found += [(match, Path(match.name)) for match in own or images]
-    unique = dict(found)  # a file named twice is upscaled once
-    plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
-    alike = {path for path, count in Counter(plain).items() if count > 1}  # of a.jpg and a.png: a_jpg.png, a_png.png
-    return [
-        (source, path.with_name(f"{path.stem}_{source.suffix[1:].lower()}.{suffix}") if path in alike else path)
-        for source, path in zip(unique, plain, strict=True)
-    ]

@@ -50,7 +50,7 @@ class MRDATestModel(BaseModel):
             return
         network_opt = baseline["network"]
         net = build_network(network_opt)
-        load_network(net, baseline["path"], baseline["param_key"])
+        load_network(net, baseline["path"], baseline.get("param_key", "params_ema"))
         net = freeze(net.to(self.device))
         multiple = lr_multiple(network_opt)
         restore, channels = network_restorer(net, multiple), 3

@@ -393,15 +393,17 @@ class Baseline(Section):
 
     network: SRNetwork | None = Field(None, description="As `network_g` in the option file that it was trained by.")
     path: FilePath | None = Field(None, description="weights of the network")
-    param_key: Name = Field("params_ema", description="weights to prefer in the file; without them `params`, or bare")
+    param_key: Name | None = Field(
+        None, description="weights to prefer in the file, params_ema by default; without them `params`, or bare"
+    )
     sr: FilePath | None = Field(
         None, description="in the place of a network: folder of SR images that a program made of test.py --save_lr's"
     )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Baseline:
-        given = {key for key in ("network", "path", "sr") if getattr(self, key) is not None}
-        if given not in ({"network", "path"}, {"sr"}):
+        given = {key for key in ("network", "path", "param_key", "sr") if getattr(self, key) is not None}
+        if given - {"param_key"} not in ({"network", "path"}, {"sr"}) or given == {"sr", "param_key"}:
             raise ValueError(
                 f"{', '.join(sorted(given)) or 'nothing'} is given; it takes network and path, or sr alone"
             )

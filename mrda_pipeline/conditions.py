@@ -36,7 +36,7 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         """For the log, and for messages."""
-        return f"{self.what} was {self.before!r}, is {self.now!r}"
+        return f"{self.what} was {self.before!r:.200}, is {self.now!r:.200}"
 
 
 def conditions(run: Run, train_set: Dataset) -> dict[str, str]:

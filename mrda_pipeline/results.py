@@ -74,7 +74,7 @@ def write_results(run: Run, results: Results) -> None:
     report.write_json(measured, results.costs, *hashes, folder / "metrics.json", found, results.complete)
     # published values are those of whole sets
     dataset_opts = {
-        name: dataset.opt | ({} if results.complete else {"max_images": 0})
+        name: dataset.opt if results.complete else {**dataset.opt, "max_images": 0}
         for name, dataset in results.datasets.items()
     }
     tables = comparisons(measured, dataset_opts, results.metrics, opt["scale"], by_kernel)

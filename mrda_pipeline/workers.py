@@ -31,12 +31,15 @@ def lost_workers_named() -> Iterator[None]:
     earlier = Queue._on_queue_feeder_error, sys.excepthook
     # loader processes, being forks, inherit both
     Queue._on_queue_feeder_error, sys.excepthook = staticmethod(_end_worker), _leave_quietly
+    complaints, sys.unraisablehook = sys.unraisablehook, _no_complaint_of_loaders
     try:
         yield
     except RuntimeError as error:
         if not (found := _LOST.search(str(error))):
             raise
         raise _ended(found[0]) from error
+    else:
+        sys.unraisablehook = complaints  # after an error, loaders are deleted later than here
     finally:
         Queue._on_queue_feeder_error, sys.excepthook = earlier
 
@@ -52,11 +55,8 @@ def batches(loader: DataLoader) -> Iterator[Any]:
     except (OSError, EOFError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _LOST.search(str(error)):
             raise
-        earlier, sys.unraisablehook = sys.unraisablehook, lambda _: None
-        error.__traceback__ = loader._iterator = None  # deletes an iterator that is no whole one, and would complain
-        sys.unraisablehook = earlier
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _ended(reason.splitlines()[0]) from None
+        raise _ended(reason.splitlines()[0]) from error
 
 
 def _ended(reason: object) -> UserError:
@@ -72,6 +72,12 @@ def _end_worker(error: Exception, _: Any) -> None:
         print(f"a batch cannot be handed over ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)  # noqa: T201
         os._exit(1)
     raise error
+
+
+def _no_complaint_of_loaders(unraisable: Any) -> None:
+    """What is raised where nobody can catch it: by half a loader that is deleted, above all."""
+    if "_MultiProcessingDataLoaderIter" not in repr(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 def _leave_quietly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

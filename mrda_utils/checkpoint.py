@@ -33,6 +33,7 @@ PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
 
 _LONGEST_TEXT = 10_000  # of a provenance, characters
 _Text = Annotated[str, Len(0, _LONGEST_TEXT)]
+_Condition = Annotated[str, Len(0, 500_000)]  # an option, of a file of 100,000 characters at most
 
 
 class _Best(TypedDict):
@@ -49,7 +50,7 @@ class _State(TypedDict):
     best_metric_results: dict[str, dict[str, _Best]]
     validated_iter: Annotated[int, Ge(0), Lt(2**63)]
     skipped: Annotated[list[float], Len(2, 2)]
-    conditions: NotRequired[dict[_Text, _Text]]  # since 0.3.0
+    conditions: NotRequired[dict[_Text, _Condition]]  # since 0.3.0
 
 
 _STATE = TypeAdapter(_State)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from mrda_utils.console import lasting_console
@@ -62,9 +63,9 @@ def run(
 
     Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
     """
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the console's encoding lacks (Windows' cp1252) is no bug
-        sys.stdout.reconfigure(errors="backslashreplace")
     with lasting_console() as failure:
+        with suppress(OSError, AttributeError):  # a name that the console's encoding lacks (Windows' cp1252) is no bug
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = 0
         try:
             _run(main, interrupted, out_of_memory)

@@ -72,7 +72,10 @@ def _temporary_name(name: str) -> str:
 
 
 def _flush_names(folder: Path) -> None:
-    """Else a power cut could undo a renaming, but not the deletion of older files after it."""
+    """Else a power cut could undo a renaming, but not the deletion of older files after it.
+
+    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is, which is said once.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows opens no folder; elsewhere one may be written but not read

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from mrda_data.decoding.jpeg import jpeg_pixels, jpeg_size
 from mrda_data.decoding.others import AVIF, BMP, GIF, HEIF, WEBP
 from mrda_data.decoding.pixels import DAMAGED, Decoder, Pixels, Refused
@@ -9,7 +11,10 @@ from mrda_data.decoding.png import SIGNATURE, png_pixels, png_size
 from mrda_data.decoding.pnm import pnm_pixels, pnm_size
 from mrda_data.decoding.tiff import tiff_pixels, tiff_size
 
-__all__ = ["DAMAGED", "Decoder", "Pixels", "Refused", "decoder", "file_kind"]
+__all__ = ["DAMAGED", "VERSIONS", "Decoder", "Pixels", "Refused", "decoder", "file_kind"]
+
+VERSIONS = {"rules": 1} | {name: version(name) for name in ("imagecodecs", "pillow", "tifffile")}
+"""Of what decodes; what was decoded by others may differ."""
 
 _DECODERS = {
     "PNG": Decoder(png_size, png_pixels),

@@ -57,12 +57,13 @@ def _pillow(kind: str) -> Decoder:
 
     def pixels(data: bytes) -> Pixels:
         with opened(data, kind) as image:
-            has_alpha = image.has_transparency_data
+            has_alpha, depth = image.has_transparency_data, image.info.get("bit_depth", 8)
             is_gray = image.mode in ("1", "L", "LA")
             image = np.asarray(image.convert("RGBA" if has_alpha else "L" if is_gray else "RGB"))
         image = image.reshape(*image.shape[:2], -1)
         colour = image[..., :1] if is_gray else image[..., :3]
-        return Pixels(colour, image[..., 3:] if has_alpha else None)
+        notes = (f"its {depth} bits a colour were read as 8",) if depth > 8 else ()
+        return Pixels(colour, image[..., 3:] if has_alpha else None, notes)
 
     return Decoder(size, pixels)
 

@@ -12,7 +12,6 @@ from mrda_utils import __version__
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, run
 
-DEFAULT_WEIGHTS = "shipped:mrda_lite_x4_student"
 FIRST_PORT = 7860
 
 
@@ -29,8 +28,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         nargs="+",
-        default=[DEFAULT_WEIGHTS],
-        help="students to choose from, .safetensors or .pth, or shipped:NAME",
+        default=[],
+        help="students to choose from, .safetensors or .pth, or shipped:NAME; by default those of mrda-upscale --list",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps ...")
     parser.add_argument(

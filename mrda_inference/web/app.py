@@ -79,7 +79,9 @@ class Page:
     # ------------------------------------------------------------------------------------------------------ answers
     async def about(self, request: Request) -> Response:
         """Version and models."""
-        models = [{"name": model.name, "scale": model.scale} for model in self.models.values()]
+        models = [
+            {"name": model.name, "scale": model.scale, "purpose": model.purpose} for model in self.models.values()
+        ]
         return JSONResponse({"version": __version__, "models": models, "formats": FORMATS})
 
     async def upload(self, request: Request) -> Response:

@@ -44,6 +44,7 @@ class Preview(NamedTuple):
     after: np.ndarray
     """The network's, as `before`."""
     found: str
+    """In words; empty where nothing is told."""
     neighbours: list[Neighbour]
     modulation: np.ndarray | None
     """(h, w) in [0, 1]: mean over all RDA convs of their map M; None for a network without."""
@@ -81,10 +82,14 @@ class Model:
     Args:
         name: what it is called on the page.
         upscaler: does the work.
+        purpose: what it is for, for visitors.
+        tells_blur: whether its representation is compared with those of known blurs; of a network that was trained on
+            more, their nearness says little.
     """
 
-    def __init__(self, name: str, upscaler: Upscaler) -> None:
+    def __init__(self, name: str, upscaler: Upscaler, purpose: str = "", tells_blur: bool = True) -> None:
         self.name, self.upscaler, self.scale = name, upscaler, upscaler.net.upscale
+        self.purpose, self.tells_blur = purpose, tells_blur
         hyper_parameters = upscaler.net.hyper_parameters(upscaler.net.state_dict())
         self._has_maps = hyper_parameters["modulation"] == "rdam"
 
@@ -125,8 +130,9 @@ class Model:
             rdan = self.upscaler.net.rdan.to(self.upscaler.device)
             maps = modulation_maps(rdan, lq, idr).mean(0, keepdim=True)[None]
             maps = _part(maps, inside, 1)[0, 0].float().cpu().numpy()
-        found = words(estimate(self.known, idr.float()))
-        return Preview(region, before, after, found, nearest(self.known, idr.float()), maps)
+        found = words(estimate(self.known, idr.float())) if self.tells_blur else ""
+        neighbours = nearest(self.known, idr.float()) if self.tells_blur else []
+        return Preview(region, before, after, found, neighbours, maps)
 
     def _tensor(self, colour: np.ndarray) -> Tensor:
         return to_tensor(colour).to(self.upscaler.device).expand(1, 3, -1, -1)

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mrda_inference.backends import extra
-from mrda_inference.upscaler import open_upscaler
+from mrda_inference.upscaler import MODELS, open_upscaler
 from mrda_inference.web import FIRST_PORT, texts
 from mrda_inference.web.security import is_loopback, known_hosts
 from mrda_inference.web.store import Store
+from mrda_utils import checkpoint
 from mrda_utils.errors import OptionError
 from mrda_utils.numerics import set_numerics
-from mrda_utils.shipped import PREFIX
+from mrda_utils.shipped import PREFIX, shipped_names, shipped_weights
 
 SWEEP_SECONDS = 10
 SETTINGS = {
@@ -90,13 +91,24 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def _models(args: argparse.Namespace) -> list[Model]:
-    """What the command line names, each once; called as its file is, with a number where two are called so."""
-    models: dict[str, Model] = {}
+    """What the command line names, each once and called as its file is; by default the shipped ones."""
+    names: dict[str, tuple[str, str]] = {}
     for weights in dict.fromkeys(args.weights):
         stem = Path(weights.removeprefix(PREFIX)).stem
-        name = f"{stem} {len(models) + 1}" if stem in models else stem
-        models[name] = Model(name, open_upscaler(weights, args.device, backend=args.backend))
-    return list(models.values())
+        names[f"{stem} {len(names) + 1}" if stem in names else stem] = weights, ""
+    if not names:
+        names = {name: known for name, known in MODELS.items() if known.weights in shipped_names()}
+    return [
+        Model(name, open_upscaler(weights, args.device, backend=args.backend), purpose, tells_blur(weights))
+        for name, (weights, purpose) in names.items()
+    ]
+
+
+def tells_blur(weights: str) -> bool:
+    """Whether a student was trained on isotropic blur alone: of what others saw, blur alone is not what they tell."""
+    path = shipped_weights(weights) if weights.startswith(PREFIX) else Path(weights)
+    origin = checkpoint.load(path).get("mrda")
+    return isinstance(origin, dict) and str(origin.get("degradation")).startswith("type isotropic")
 
 
 def listening_socket(host: str, port: int | None) -> socket.socket:

@@ -369,6 +369,16 @@ def test_what_lies_behind_a_picture_does_not_count():
         np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
 
 
+def test_a_jpeg_with_two_sizes_is_refused():
+    data = pillow(noise((20, 30), 3), "JPEG")
+    start = data.index(b"\xff\xc0")
+    frame = bytearray(data[start : start + 19])
+    frame[5:9] = struct.pack(">HH", 20_000, 20_000)
+    for doubled in (data[:start] + frame + data[start:], data[: start + 19] + frame + data[start + 19 :]):
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            decode(np.frombuffer(doubled, np.uint8), "x")
+
+
 @pytest.mark.timeout(20)
 def test_fill_bytes_and_directories_without_end_take_no_time():
     data = pillow(noise((20, 30), 3), "JPEG")
@@ -394,6 +404,31 @@ def test_heic_and_avif_are_read(tmp_path):
         data = pillow(rgb, kind, quality=100)
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
+
+
+def test_photographs_of_phones_are_upright(tmp_path):
+    from mrda_inference.image_file import read_picture
+
+    rows, columns = np.mgrid[:48, :64]
+    image = Image.fromarray(np.dstack([rows * 5, columns * 3, rows + columns]).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "Phone"
+    image.save(tmp_path / "a.avif", quality=100, exif=exif)
+    picture = read_picture(tmp_path / "a.avif")
+    expected = np.asarray(image.transpose(Image.Transpose.ROTATE_270)).astype(int)
+    assert picture.colour.shape == (64, 48, 3)
+    assert np.abs(picture.colour - expected).max() < 12
+    assert b"Phone" in picture.side.exif
+
+
+def test_a_reduced_depth_is_said(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = False
+    file = io.BytesIO()
+    pillow_heif.from_bytes("RGB;16", (16, 12), noise((12, 16), 3, 16).tobytes()).save(file, quality=90)
+    pixels = decode(np.frombuffer(file.getvalue(), np.uint8), "x")
+    assert pixels.colour.shape == (12, 16, 3)
+    assert pixels.notes == ("its 10 bits a colour were read as 8",)
 
 
 def test_without_pillow_heif_a_heic_photograph_says_what_to_install(monkeypatch):

@@ -165,10 +165,10 @@ def test_a_file_of_other_images_is_made_anew(folder, what, decoded):
     assert torch.equal(items(kept), items(plain))
 
 
-def test_another_opencv_decodes_anew(folder, decoded, monkeypatch):
+def test_another_decoder_decodes_anew(folder, decoded, monkeypatch):
     GTDataset(options(folder, cache="mmap"))
     decoded.clear()
-    monkeypatch.setattr(pixel_cache.cv2, "__version__", "99.0")
+    monkeypatch.setattr(pixel_cache, "VERSIONS", {"imagecodecs": "99.0"})
     GTDataset(options(folder, cache="mmap"))
     assert len(decoded) == 4
 

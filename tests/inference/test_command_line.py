@@ -138,6 +138,33 @@ def test_two_inputs_of_one_output_are_told(folder, capsys):
     assert "photos/sub/a.png: out/a_png.png is already that of photos/a.png" in capsys.readouterr().err
 
 
+def test_output_options_reach_the_pictures(folder):
+    Image.new("RGBA", (10, 8), (0, 0, 0, 0)).save("photos/clear.png")
+    options = ["--outscale", "2", "--format", "jpg", "--quality", "30", "--background", "#ff0000"]
+    assert upscaled("-i", "photos", "-o", "out", *options) == 0
+    with Image.open("out/a.jpg") as a, Image.open("out/clear.jpg") as clear:
+        assert a.size == (18, 24)
+        assert np.abs(np.asarray(clear).astype(int) - (255, 0, 0)).max() < 30
+    with pytest.raises(SystemExit):
+        upscaled("-i", "photos", "-o", "out", "--background", "whiteish")
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder, capsys):
+    for name in ("b.gif", "c.txt", "._a.png", "d.jfif"):
+        Path("photos", name).write_bytes(Path("photos/a.png").read_bytes())
+    assert upscaled("-i", "photos", "-o", "out") == 0
+    assert outputs("out") == ["a.png", "d.png", "sub/b.png"]
+    assert "photos: left out: 1 .gif, 1 .txt\n" in capsys.readouterr().err
+
+
+def test_a_picture_too_large_for_the_memory_gives_exit_code_2_and_the_others_are_made(folder, monkeypatch, capsys):
+    Image.new("RGB", (64, 64)).save("photos/large.png")
+    monkeypatch.setattr(photograph, "available_memory", lambda: 3_000_000)
+    assert upscaled("-i", "photos", "-o", "out") == 2
+    assert outputs("out") == ["a.png", "sub/b.png"]
+    assert "photos/large.png: takes 0.0 GB of memory" in capsys.readouterr().err
+
+
 def test_an_input_is_never_overwritten(folder, capsys):
     before = Path("photos/a.png").read_bytes()
     assert upscaled("-i", "photos/a.png", "-o", "photos", "--overwrite") == 1
@@ -195,6 +222,11 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
         (["-i", "photos", "-o", "out", "--device", "xla"], "--device xla: cannot be used"),
         (["-i", "photos", "-o", "out", "--device", "cuda:99"], "--device cuda:99: cannot be used"),
         (["-i", "photos", "-o", "out", "--dtype", "float16"], "--dtype float16: takes a GPU"),
+        (["-i", "photos", "-o", "out", "--quality", "90"], "--quality 90: png has none"),
+        (["-i", "photos", "-o", "out", "--quality", "0", "--format", "jpg"], "--quality 0: must be 1 to 100"),
+        (["-i", "photos", "-o", "out", "--outscale", "0"], "--outscale 0.0: must be above 0"),
+        (["-i", "photos", "-o", "out", "--outscale", "2", "--width", "9"], "--outscale excludes --width"),
+        (["-i", "/dev/zero", "-o", "out"], "-i /dev/zero: a pipe or device"),
     ],
 )
 def test_mistakes_end_in_one_line_before_anything_is_written(folder, arguments, message):

@@ -32,6 +32,7 @@ from mrda_inference.web import models, store  # noqa: E402  (what they need may 
 from mrda_inference.web.app import Page  # noqa: E402
 from mrda_inference.web.models import Model  # noqa: E402
 from mrda_inference.web.security import known_hosts  # noqa: E402
+from mrda_inference.web.server import tells_blur  # noqa: E402
 from mrda_inference.web.store import Store  # noqa: E402
 
 
@@ -269,6 +270,23 @@ def test_what_was_found_is_said_in_words_and_for_experts(page, upscaler):
     assert status["map"]["high"] == pytest.approx(float(maps.max()), abs=2e-3)
     heat = Image.open(io.BytesIO(base64.b64decode(status["map"]["picture"].partition(",")[2])))
     assert heat.size == (600, 160)
+
+
+def test_of_a_network_that_was_trained_on_more_than_blur_nothing_is_told(page, upscaler):
+    page.models["toy"] = Model("toy", upscaler, "any photograph", tells_blur=False)
+    status = ended(page, page.ask("POST", f"/photos/{sent(page)}/preview").json["job"])
+    assert (status["found"], status["kernels"]) == ("", [])
+    assert page.ask("GET", "/about").json["models"] == [{"name": "toy", "scale": 4, "purpose": "any photograph"}]
+
+
+def test_what_a_network_was_trained_on_is_read_off_its_file(tmp_path):
+    assert tells_blur("shipped:mrda_lite_x4_student")
+    for name, origin in (("photo", {"degradation": "type photo, blur_prob 0.5"}), ("unknown", None)):
+        file = tmp_path / f"{name}.pth"
+        torch.save({"params": MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict(), "mrda": origin}, file)
+        if origin is None:
+            torch.save({"params": MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict()}, file)
+        assert not tells_blur(str(file))
 
 
 def test_a_network_without_maps_has_a_page_without_map(page, tmp_path):

@@ -119,6 +119,6 @@ def test_a_non_finite_output_is_an_error(dataset, bad):
 
 
 def test_a_slow_first_image_does_not_change_the_time_of_a_method():
-    model = SimpleNamespace(restorers=dict.fromkeys(("A", "B", "Oracle")), complexity={"A": (7, 8)})
+    model = SimpleNamespace(restorers=dict.fromkeys(("A", "B", "Oracle")), complexity={"A": (7, 8)}, folders=set())
     seconds = [("A", 60.0), ("B", 4.0), ("A", 1.0), ("B", 6.0), ("A", 2.0)]
     assert _costs(model, seconds) == {"A": Cost(7, 8, 2.0), "B": Cost(None, None, 5.0)}

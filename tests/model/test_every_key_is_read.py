@@ -15,7 +15,7 @@ from basicsr.archs import build_network
 from PIL import Image
 
 import mrda_loss  # noqa: F401
-from mrda_data import BenchmarkDataset
+from mrda_data import BenchmarkDataset, LQDataset, PairedDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.sources import BundledSource
 from mrda_model import base_model, frozen
@@ -176,6 +176,23 @@ def with_pairs(folder) -> dict:
     return {"name": "Pairs", "type": "PairedDataset", **roots, "lq_template": "{name}x4", "max_images": 1}
 
 
+def with_sr_images(folder, pairs: dict) -> dict:
+    """Another program's SR images of the test sets, black ones."""
+    sets = (
+        BenchmarkDataset({**VAL_SET, "scale": 4, "kernel_size": 21}),
+        LQDataset({**LQ_SET, "scale": 4}),
+        PairedDataset({**pairs, "scale": 4}),
+    )
+    for dataset in sets:
+        for item in dataset:
+            height, width = (4 * side for side in item["lq"].shape[1:])
+            case = "" if item["kernel"] == "unknown" else item["kernel"]
+            path = folder / "sr" / dataset.opt["name"] / case / item["lq_path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (width, height)).save(path)
+    return {"sr": str(folder / "sr")}
+
+
 def with_alexnet(folder) -> dict:
     """Metrics, LPIPS with random weights."""
     torch.save(alexnet(), folder / "alexnet.pth")
@@ -220,9 +237,11 @@ def test_a_stage_reads_every_key(stage, record, tmp_path):
 def test_a_test_reads_every_key(record, tmp_path):
     run, given, read = record
     opt = with_weights(shrunk(ROOT / "options/demo/test_gaussian8_x4.yml"), tmp_path)
-    opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET, "test_pairs": with_pairs(tmp_path)}
-    opt["val"] = {"metrics": with_alexnet(tmp_path), "save_img": True}
-    opt["baselines"] = {kind: baseline(tmp_path, kind)[0] for kind in NETWORKS}
+    pairs = with_pairs(tmp_path)
+    opt["datasets"] = {"test": with_lr_set(tmp_path), "test_own": LQ_SET, "test_pairs": pairs}
+    opt["val"] = {"metrics": with_alexnet(tmp_path), "save_img": True, "panel_crop": {"chelsea": [0, 0, 8]}}
+    networks = {kind: {**baseline(tmp_path, kind)[0], "param_key": "params"} for kind in NETWORKS}
+    opt["baselines"] = {**networks, "Program": with_sr_images(tmp_path, pairs)}
     run(run_test, opt)
     check(opt["model_type"], given, read)
 

@@ -237,7 +237,9 @@ def test_the_first_image_that_disagrees_is_named_before_anything_is_restored(fol
 
 
 def test_a_baseline_is_a_network_or_a_folder(root):
-    with pytest.raises(OptionError, match=r"baselines\.X: network, sr is given; it takes network and path, or sr"):
+    with pytest.raises(
+        OptionError, match=r"baselines\.X: network, sr is given; it takes network and path, or sr alone"
+    ):
         run(root, "both", baselines={"X": {"sr": "sr", "network": {"type": "MLN", "num_feat": 4, "upscale": 4}}})
 
 

@@ -62,7 +62,9 @@ def start(opt: dict, *flags: str, prepare: Callable[[], None] | None = None) -> 
     output = output_file(opt)
     option_file = output.with_suffix(".yml")
     output.parent.mkdir(parents=True, exist_ok=True)
-    option_file.write_text(yaml.safe_dump(opt))
+    text = yaml.safe_dump(opt)
+    if not option_file.exists() or option_file.read_text() != text:  # the other process of a group may be reading it
+        option_file.write_text(text)
     is_test = "results_root" in opt["path"]
     argv, ready = ["-opt", str(option_file), *flags], _forkserver.Event()
     process = _forkserver.Process(target=_main, args=(argv, output, is_test, prepare, ready))

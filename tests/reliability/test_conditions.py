@@ -188,7 +188,7 @@ def test_threads_processes_and_images_are_said(chain, cut, tmp_path, monkeypatch
 
 def test_a_run_whose_conditions_stay_says_nothing_and_ends_bit_for_bit(chain, cut):
     run = train(cut, "--auto_resume")
-    assert [event["event"] for event in events(run)] == ["resume", "save", "end"]
+    assert [event["event"] for event in events(run) if event["event"] != "log"] == ["resume", "save", "end"]
     assert_nothing_lost(run, chain / cut["name"])
 
 

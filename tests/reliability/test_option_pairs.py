@@ -58,7 +58,7 @@ ADVERSARY = {**GAN, "train__net_d_iters": 2, "train__gan_opt": {"type": "GANLoss
 ADVERSARIAL = {"adversary": [{}, GAN, ADVERSARY], "train__l1_gt_usm": [False, True]}
 OPTIONS = {
     "mln_bicubic": {**ALL, **NETWORK},
-    "mln_meta": {**ALL, **ADAPTING, "train__meta__first_order": [True, False]},
+    "mln_meta": {**ALL, **{**ADAPTING, "adaptation__adapt_per": ["task"]}, "train__meta__first_order": [True, False]},
     "teacher": {**ALL, **NETWORK, **ADAPTING, **ADVERSARIAL},
     "student": {
         **ALL,
@@ -97,15 +97,16 @@ def pairs(row: dict) -> set[tuple]:
 
 def rows(stage: str, chain, root, most: int | None = None) -> list[dict]:
     """Rows that together have every two values that may stand together; each is the best of some that are drawn."""
-    draw, found, seen = random.Random(stage), [], set()
-    while True:
+    draw, found, seen, fruitless = random.Random(stage), [], set(), 0
+    while fruitless < 10 and len(found) != most:
         drawn = [{key: draw.choice(values) for key, values in OPTIONS[stage].items()} for _ in range(50)]
         drawn.sort(key=lambda row: len(pairs(row) - seen), reverse=True)
-        best = next((row for row in drawn[:15] if pairs(row) - seen and is_allowed(stage, chain, root, row)), None)
-        if best is None or len(found) == most:
-            return found
-        found.append(best)
-        seen |= pairs(best)
+        best = next((row for row in drawn if pairs(row) - seen and is_allowed(stage, chain, root, row)), None)
+        fruitless = fruitless + 1 if best is None else 0
+        if best is not None:
+            found.append(best)
+            seen |= pairs(best)
+    return found
 
 
 @pytest.fixture

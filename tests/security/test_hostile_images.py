@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrda_data import BenchmarkDataset, LQDataset
-from mrda_data.images import MAX_BYTES, ImageError, decode_rgb8, read_rgb8
+from mrda_data.images import MAX_BYTES, ImageError, decode_rgb8, image_size, read_rgb8
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.lr_set import LRSet, write_lr_set
 from mrda_data.sources import FolderSource
@@ -377,3 +377,14 @@ def test_any_bytes_are_an_image_or_refused(data):
 @given(ANY_IMAGE)
 def test_any_bytes_are_an_image_or_refused_at_length(data):
     check_any_image(data)
+
+
+@pytest.mark.parametrize("tag", [256, 257], ids=["width", "height"])
+def test_a_tiff_with_two_widths_or_heights_is_one_line(tag):
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4)).save(file, "TIFF")
+    entry = struct.pack("<HHI", tag, 3, 1)  # SHORT
+    data = file.getvalue().replace(struct.pack("<HHI", tag, 4, 1), entry).replace(entry, struct.pack("<HHI", tag, 3, 2))
+    for read in (decode_rgb8, image_size):
+        with pytest.raises(ImageError, match=r"^x: "):
+            read(np.frombuffer(data, np.uint8), "x")

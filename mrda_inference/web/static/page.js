@@ -177,8 +177,8 @@ function element(kind, text, values = {}) {
 
 function renderFound(photo) {
   const known = photo?.known;
-  byId("found").textContent = known ? `Found: ${known.found}.` : "";
-  byId("expert").hidden = !known;
+  byId("found").textContent = known?.found ? `Found: ${known.found}.` : "";
+  byId("expert").hidden = !known || !(known.kernels.length || known.map);
   if (!known || byId("expert").dataset.job === known.id) return;
   byId("expert").dataset.job = known.id;
   byId("kernels").replaceChildren(
@@ -188,6 +188,7 @@ function renderFound(photo) {
       return kernel;
     }),
   );
+  byId("kernels-part").hidden = !known.kernels.length;
   byId("map-part").hidden = !known.map;
   if (!known.map) return;
   const { picture, low, high } = known.map;
@@ -314,7 +315,8 @@ options.addEventListener("input", (event) => {
 });
 
 function fillSizes() {
-  const { scale } = about.models.find(({ name }) => name === options.model.value);
+  const { scale, purpose } = about.models.find(({ name }) => name === options.model.value);
+  byId("purpose").textContent = purpose && `${options.model.value}: ${purpose}`;
   const factors = [1, 2, 3, 4].filter((factor) => factor !== scale);
   options.size.replaceChildren(
     new Option(`${scale} times`, ""),
