@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import time
 import zlib
 from hashlib import sha256
 
@@ -388,3 +389,17 @@ def test_a_tiff_with_two_widths_or_heights_is_one_line(tag):
     for read in (decode_rgb8, image_size):
         with pytest.raises(ImageError, match=r"^x: "):
             read(np.frombuffer(data, np.uint8), "x")
+
+
+@pytest.mark.timeout(30)
+def test_a_tiff_of_millions_of_strips_that_are_not_there_is_one_line():
+    data = bytearray(8 + 2 + 9 * 12 + 4 + 20)
+    data[:8] = b"II*\0\x08\0\0\0"
+    tags = {256: 5, 257: 2**24, 258: 1, 259: 1, 262: 1, 273: 122, 277: 1, 278: 4, 279: 20}
+    data[8:10] = len(tags).to_bytes(2, "little")
+    for number, (tag, value) in enumerate(tags.items()):
+        struct.pack_into("<HHII", data, 10 + 12 * number, tag, 4, 1, value)
+    started = time.process_time()
+    with pytest.raises(ImageError, match=r"^x: .*missing"):
+        decode_rgb8(np.frombuffer(bytes(data), np.uint8), "x")
+    assert time.process_time() - started < 2
