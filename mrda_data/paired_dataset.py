@@ -18,7 +18,8 @@ class PairedDataset(Dataset):
         opt: `dataroot_gt` and `dataroot_lq`, what `open_source` opens; `scale`; optional `lq_template`, see
             `pair_names`, and `max_images`.
 
-    `sizes` has the (height, width) of the HR images.
+    `sizes` has the (height, width) of the HR images; `parts` the HR and the LR source, each with the indices of its
+    images in the order of the pairs.
 
     Raises:
         ImageError: no image, one that cannot be read or has no partner, or sizes of a pair that do not belong together.
@@ -33,7 +34,10 @@ class PairedDataset(Dataset):
             raise ImageError(f"{opt['name']}: {error}") from error
         self.pairs = pairs[: opt.get("max_images")]
         self.sizes = self._check_sizes()
-        self._indices = [{name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq)]
+        places = ({name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq))
+        columns = zip(*self.pairs, strict=True)
+        indices = ([place[name] for name in names] for place, names in zip(places, columns, strict=True))
+        self.parts = list(zip((self.gt, self.lq), indices, strict=True))
         self.left_out: list[str] = []  # none: each image needs its partner
 
     def _check_sizes(self) -> set[tuple[int, int]]:
@@ -56,8 +60,5 @@ class PairedDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """Return `gt` (3, sH, sW) and `lq` (3, H, W) in [0, 1], `lq_path` (the LR image's name) and `kernel`."""
-        gt, lq = (
-            to_tensor(source.read(places[name]))
-            for source, places, name in zip((self.gt, self.lq), self._indices, self.pairs[index], strict=True)
-        )
+        gt, lq = (to_tensor(source.read(indices[index])) for source, indices in self.parts)
         return {"gt": gt, "lq": lq, "lq_path": self.pairs[index][1], "kernel": "unknown"}

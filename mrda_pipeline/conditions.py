@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from mrda_data import PairedDataset
 from mrda_options.command_line import Run
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
@@ -92,10 +93,12 @@ def refuse_other_training(changed: list[Change], state_path: Path) -> None:
 
 def images_digest(dataset: Dataset) -> str:
     """SHA-256 of the images' names and sizes, and of the pixels of some of them spread over the set."""
-    names = [dataset.source.names[i] for i in dataset.indices]
-    digest = sha256("\n".join([*names, *map(str, sorted(dataset.sizes))]).encode())
-    for index in dataset.indices[:: max(len(dataset.indices) // SAMPLES, 1)][:SAMPLES]:
-        digest.update(dataset.source.read(index).tobytes())
+    parts = dataset.parts if isinstance(dataset, PairedDataset) else [(dataset.source, dataset.indices)]
+    digest = sha256("\n".join(map(str, sorted(dataset.sizes))).encode())
+    for source, indices in parts:
+        digest.update("\n".join(source.names[i] for i in indices).encode())
+        for index in indices[:: max(len(indices) // SAMPLES, 1)][:SAMPLES]:
+            digest.update(source.read(index).tobytes())
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mrda_arch import MLN, MRDANet, network_from_file
 from mrda_data.sources import BundledSource
+from mrda_inference.upscaler import MODELS
 from mrda_utils.shipped import shipped_weights
 
 spandrel = pytest.importorskip("spandrel")
@@ -64,8 +65,9 @@ def test_hyper_parameters_are_read_off_the_weights(tmp_path):
         torch.testing.assert_close(model(lq), net(lq).clamp(0, 1), rtol=0, atol=1e-5)
 
 
-def test_the_shipped_student_is_the_same_in_every_precision():
-    path = shipped_weights("shipped:mrda_lite_x4_student")
+@pytest.mark.parametrize("name", [model.weights for model in MODELS.values()])
+def test_the_shipped_students_are_the_same_in_every_precision(name):
+    path = shipped_weights(name)
     model, net = spandrel.ModelLoader().load_from_file(path), network_from_file(path)
     lq = BundledSource("test").read(0)[100:124, 150:182]
     lq = torch.from_numpy(lq).permute(2, 0, 1)[None] / 255

@@ -4,10 +4,13 @@ import os
 from collections import Counter
 
 import pytest
+from PIL import Image
 
+from mrda_data import PairedDataset
 from mrda_data.folders import list_images
 from mrda_data.images import ImageError
 from mrda_data.pairs import pair_names
+from mrda_pipeline.conditions import images_digest
 
 
 def touch(root, *names):
@@ -82,3 +85,15 @@ def test_pairs_go_by_names_or_the_first_without_partner_is_named(gt, lq, templat
             pair_names(gt, lq, template)
     else:
         assert pair_names(gt, lq, template) == list(zip(gt, expected.split(), strict=True))
+
+
+def test_processes_compare_both_images_of_a_pair(tmp_path):
+    for name in ("a", "b"):
+        for folder, side in (("hr", 16), ("lr", 4)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (side, side), "teal").save(tmp_path / folder / f"{name}.png")
+    opt = {"name": "x", "scale": 4, "dataroot_gt": str(tmp_path / "hr"), "dataroot_lq": str(tmp_path / "lr")}
+    first = images_digest(PairedDataset(opt))
+    assert images_digest(PairedDataset(opt)) == first
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "lr/b.png")
+    assert images_digest(PairedDataset(opt)) != first

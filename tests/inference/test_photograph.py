@@ -204,7 +204,7 @@ def disc(inside, outside, size=32):
 def test_no_rim_appears_round_a_disc(photo, tmp_path):
     from mrda_inference.upscaler import open_upscaler
 
-    upscale_file(photo(disc(255, 0)), tmp_path / "out.png", open_upscaler(device="cpu"))
+    upscale_file(photo(disc(255, 0)), tmp_path / "out.png", open_upscaler("shipped:mrda_lite_x4_student", device="cpu"))
     image = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
     over_white = np.rint((image[..., :3] * image[..., 3:] + 255 * (255 - image[..., 3:])) / 255)
     assert over_white.min() == 255
@@ -462,8 +462,9 @@ def test_the_first_failure_of_a_full_disk_ends_a_batch(photo, tmp_path, monkeypa
 
     monkeypatch.setattr(command_line, "restore_file", counted)
     monkeypatch.setattr(command_line, "write_pixels", full)
+    options = ["--device", "cpu", "--weights", "shipped:mrda_lite_x4_student"]
     with pytest.raises(WriteError, match="No space left"):
-        command_line.upscale_files(["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--device", "cpu"])
+        command_line.upscale_files(["-i", str(tmp_path), "-o", str(tmp_path / "out"), *options])
     assert restored == ["a.png", "b.png"]
     assert "0 upscaled" in capsys.readouterr().out
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from mrda_arch import MRDANet, network_from_file
 from mrda_data.sources import BundledSource
+from mrda_inference.upscaler import MODELS
 from mrda_utils.errors import UserError
 from mrda_utils.shipped import shipped_weights
 from scripts.export_onnx import export, main
@@ -61,11 +62,12 @@ def test_one_file_is_the_network_at_any_size_and_number(tmp_path, capsys, runner
 
 
 @runners
-def test_the_shipped_student_in_half_precision_is_close(tmp_path, runner):
+@pytest.mark.parametrize("model", MODELS)
+def test_a_shipped_student_in_half_precision_is_close(tmp_path, runner, model):
     pytest.importorskip("onnx")
-    name = "shipped:mrda_lite_x4_student"
+    name = MODELS[model].weights
     (whole,), (half,) = (export(name, tmp_path, kind) for kind in ("whole", "fp16"))
-    assert half.name == "mrda_lite_x4_student_fp16.onnx"
+    assert half.name == f"{name.removeprefix('shipped:')}_fp16.onnx"
     assert half.stat().st_size < 0.55 * whole.stat().st_size
     run, net = runner(str(half)), network_from_file(shipped_weights(name))
     photograph = torch.from_numpy(BundledSource("test").read(0)).permute(2, 0, 1)[None] / 255

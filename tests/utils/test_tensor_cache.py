@@ -36,7 +36,7 @@ def found() -> dict:
         info.name for package in packages for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
     functions = [f for name in names for f in vars(importlib.import_module(name)).values() if hasattr(f, "cache_clear")]
-    return {f"{f.__module__}.{f.__name__}": f for f in functions}
+    return {f"{f.__module__}.{f.__name__}": f for f in functions if f.__module__.startswith("mrda_")}
 
 
 def gradient(function):
