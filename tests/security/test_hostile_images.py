@@ -132,7 +132,7 @@ NAMES = [
     "Ätna 山/日本\u3000語.png",
     "[x](y).png",
     "-rf.png",
-    "..a.png",
+    "a..png",
     "'; $(touch executed).png",
     "a.b.c.png",
 ]
