@@ -14,6 +14,7 @@ _NUMBER = _SPACE + rb"(\d{1,9})"
 _HEADER = re.compile(rb"P([2356])" + 3 * _NUMBER + rb"(?:#[^\r\n]*)?[ \t\r\n\v\f]")
 _BITMAP_HEADER = re.compile(rb"P([14])" + 2 * _NUMBER + rb"(?:#[^\r\n]*)?[ \t\r\n\v\f]")
 _LONGEST_HEADER = 1 << 16  # bytes, with its comments
+_LONGEST_NUMBER = 10  # digits; values go to 65535
 
 
 class _Header(NamedTuple):
@@ -80,6 +81,8 @@ def _bits(data: bytes, header: _Header, shape: tuple[int, int, int]) -> np.ndarr
 
 def _plain(data: bytes, header: _Header, shape: tuple[int, int, int]) -> np.ndarray:
     words = re.sub(rb"#[^\r\n]*", b"", data[header.start :]).split()
+    if max(map(len, words), default=0) > _LONGEST_NUMBER:  # each word would take as much memory as the longest
+        raise Refused(DAMAGED)
     try:
         values = np.array(words, dtype="S").astype(np.int64)
     except ValueError as error:

@@ -196,7 +196,9 @@ def few_descriptors(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
-@pytest.mark.parametrize("count", [16, 18, 20, 22, 24, 26, 28, 32])
+@pytest.mark.parametrize(
+    "count", [20, 28, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 18, 22, 24, 26, 32))]
+)
 def test_few_descriptors_are_enough_or_one_line(chain, tmp_path, faults, count):
     opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path / "runs"))
     opt["datasets"]["train"]["num_worker_per_gpu"] = 2
@@ -229,7 +231,7 @@ def smaller(path: Path) -> None:
     skimage.io.imsave(path, skimage.data.astronaut()[:40, :40], check_contrast=False)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("skip_corrupt", [False, True])
 @pytest.mark.parametrize("change", [smaller, Path.unlink])
 def test_an_image_that_shrinks_or_goes_is_one_line_or_skipped(chain, tmp_path, images, change, skip_corrupt, workers):

@@ -132,7 +132,7 @@ NAMES = [
     "Ätna 山/日本\u3000語.png",
     "[x](y).png",
     "-rf.png",
-    "..a.png",
+    "a..png",
     "'; $(touch executed).png",
     "a.b.c.png",
 ]
@@ -403,3 +403,10 @@ def test_a_tiff_of_millions_of_strips_that_are_not_there_is_one_line():
     with pytest.raises(ImageError, match=r"^x: .*missing"):
         decode_rgb8(np.frombuffer(bytes(data), np.uint8), "x")
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("words", [["3" * 46], ["1" * 10**6, *["1"] * 10**5]], ids=["beyond 64 bits", "one long"])
+def test_a_plain_pnm_with_a_long_number_is_one_line(words, little_memory):
+    data = f"P3\n6\n5 4\n{' '.join(words)}".encode()
+    with pytest.raises(ImageError, match=r"^x: "):
+        decode_rgb8(np.frombuffer(data, np.uint8), "x")
