@@ -83,12 +83,13 @@ def changes(before: dict[str, str] | None, now: dict[str, str]) -> list[Change]:
 
 def refuse_other_training(changed: list[Change], state_path: Path) -> None:
     """Raise UserError if a run would go on as another training than it was."""
-    for change in changed:
-        if change.what.startswith(OTHER_TRAINING):
-            raise UserError(
-                f"{state_path}: {change}, which makes it another training; take the old value or another name, or say "
-                "--resume_changed to go on all the same"
-            )
+    others = [change for change in changed if change.what.startswith(OTHER_TRAINING)]
+    if others:
+        named = next((change for change in others if change.what == "degradation.type"), others[0])
+        raise UserError(
+            f"{state_path}: {named}, which makes it another training; take the old value or another name, or say "
+            "--resume_changed to go on all the same"
+        )
 
 
 def images_digest(dataset: Dataset) -> str:

@@ -80,7 +80,7 @@ def test_an_image_too_small_for_a_metric_is_named_and_has_no_row_of_it(metric, s
 def test_a_test_without_alexnet_reports_its_other_metrics(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     report = run_test_file(tmp_path, {"type": "calculate_lpips", "crop_border": 4})
-    line = "lpips: left out; LPIPS needs AlexNet's weights: put https://"
+    line = "lpips: left out; LPIPS, 'weights': no weights of alexnet, "
     assert line in report
     assert line in capsys.readouterr().out
     assert "| method   |   psnr |" in report
@@ -106,7 +106,7 @@ def test_a_training_that_validates_lpips_without_alexnet_ends_before_it_starts(t
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "bicubic"}
     metrics = {"lpips": {"type": "calculate_lpips", "crop_border": 4}}
     opt = stage_options("mln_bicubic", tmp_path, datasets__val=val, val={"val_freq": 2, "metrics": metrics})
-    with pytest.raises(UserError, match=r"val\.metrics\.lpips: LPIPS needs AlexNet's weights"):
+    with pytest.raises(UserError, match=r"val\.metrics\.lpips: LPIPS, 'weights': no weights of alexnet"):
         train(opt)
     assert not (tmp_path / opt["name"]).exists()
 

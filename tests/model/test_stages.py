@@ -364,7 +364,9 @@ def test_resuming_with_another_degradation_is_refused(chain, tmp_path):
         path__resume_state=str(state),
         degradation={"type": "isotropic", "sigma": [0.2, 2.0]},
     )
-    with pytest.raises(CheckpointError, match="degradation is 'type bicubic', the option file's 'type isotropic"):
+    with pytest.raises(
+        UserError, match=r"degradation\.type was 'bicubic', is 'isotropic', which makes it another training"
+    ):
         train(opt)
 
 
