@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from basicsr.archs import vgg_arch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator, model_validator
 
 from mrda_metric import metric
 from mrda_options.registered import registered
@@ -30,14 +30,20 @@ def _bundled(root: str) -> str:
     return root
 
 
-def _distinct(folders: list[str]) -> list[str]:
-    if len(set(folders)) < len(folders):
-        raise ValueError(f"{', '.join(folders)}: one is listed twice")
-    return folders
-
-
 DataRoot = Annotated[FilePath, AfterValidator(_bundled)]
-DataRoots = Annotated[list[DataRoot], Len(1), AfterValidator(_distinct)]
+_ONE, _SEVERAL = TypeAdapter(DataRoot), TypeAdapter(Annotated[list[DataRoot], Len(1)])
+
+
+def _roots(value: Any) -> Any:
+    """Check one folder or a list of them; with a union the messages would name both forms."""
+    if not isinstance(value, list):
+        return _ONE.validate_python(value)
+    if len(set(map(str, value))) < len(value):
+        raise ValueError(f"{', '.join(map(str, value))}: one is listed twice")
+    return _SEVERAL.validate_python(value)
+
+
+DataRoots = Annotated[DataRoot | list[DataRoot], WrapValidator(lambda value, _: _roots(value))]
 
 
 class TrainSet(Section):
@@ -45,7 +51,7 @@ class TrainSet(Section):
 
     name: Label = Field(description="for the log")
     type: Literal["GTDataset"] = Field(description="kind of data set")
-    dataroot_gt: DataRoot | DataRoots = Field(
+    dataroot_gt: DataRoots = Field(
         description="folder of HR images (sub-folders included), .lmdb, or bundled:train; or a list of these"
     )
     gt_size: Count = Field(description="side of the HR crop, pixels, a multiple of scale")

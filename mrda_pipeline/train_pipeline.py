@@ -18,6 +18,7 @@ from basicsr.utils import get_root_logger
 from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
 
+from mrda_model.frozen import degradation_name
 from mrda_options.command_line import Run, dump, parse
 from mrda_pipeline.conditions import (
     changes,
@@ -160,6 +161,9 @@ def _is_finished(opt: dict, state: dict, state_path: Path) -> bool:
     total, latest = opt["train"]["total_iter"], Path(opt["path"]["models"]) / "net_g_latest.pth"
     own = state_path.parent == Path(opt["path"]["training_states"])
     validated = len(opt["datasets"]) == 1 or state["validated_iter"] == total
+    provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
+    if state["mrda"] != provenance._asdict():
+        return False  # of another training, which is refused
     if not own or not validated or state["iter"] < total or not latest.is_file():
         return False
     return checkpoint.load(latest)["mrda"]["iteration"] == total

@@ -9,20 +9,26 @@ unpickler that makes arrays alone. They are written under torchvision's names, `
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its own code, installed or not
+
+import mrda_utils.openmp  # noqa: F401  (before torch)
+
 import argparse
 import os
 import pickle
 import subprocess
-import sys
 import tarfile
 import tempfile
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mrda_utils import checkpoint
+from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
 from mrda_utils.perceptual_files import FEATURES, torch_cache
 
@@ -50,8 +56,8 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 
 def main(argv: list[str] | None = None) -> None:
     """Fetch, check, convert; files that are there already stay."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=torch_cache(), help="folder (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=torch_cache(), help="folder")
     parser.add_argument("--release", type=Path, help="the release's file, where pip cannot fetch it")
     args = parser.parse_args(argv)
     targets = {network: args.output / FEATURES[network] for network in NETWORKS}

@@ -72,8 +72,10 @@ def test_validation_measures_what_it_does_on_the_cpu(device, chain, tmp_path, st
     dataset = BenchmarkDataset(opt | {"scale": 4, "kernel_size": 9 if stage == "kernel" else 21})
     with device:
         model, _ = build(stage, chain, tmp_path, device=device.option, val={"val_freq": 100, "metrics": METRICS})
+        model.opt["datasets"]["val"] = dataset.opt
         found = validate(model, dataset, 1, None)
     model, _ = build(stage, chain, tmp_path, val={"val_freq": 100, "metrics": METRICS})
+    model.opt["datasets"]["val"] = dataset.opt
     assert found == pytest.approx(validate(model, dataset, 1, None), abs=0.01)  # dB, of outputs rounded to 8 bits
 
 

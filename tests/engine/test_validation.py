@@ -185,11 +185,11 @@ def test_own_lr_images_that_are_damaged_are_no_items(tmp_path):
 def test_panels_show_psnr_whatever_its_name_is(tmp_path, monkeypatch, name):
     titles = []
     monkeypatch.setattr(
-        pictures.report, "panel", lambda shown, kernel: titles.extend(shown) or Image.new("RGB", (9, 9))
+        pictures, "side_by_side", lambda shown, kernel: titles.extend(shown) or Image.new("RGB", (9, 9))
     )
     dataset = BenchmarkDataset({**VAL, "max_side": 48, "scale": 4, "kernel_size": 21})
     image = np.zeros((48, 48, 3), np.uint8)
     rows = [Row("V", "a", "bicubic", "Bicubic", name, 31.234)]
     restored = Restored(0, dataset[0], image[::4, ::4], image, {"Bicubic": image}, rows, {}, [])
-    pictures.show(restored, dataset.opt, set(), metrics_of({name: PSNR}), tmp_path)
+    pictures.show(restored, dataset.opt, metrics_of({name: PSNR}), tmp_path, {})
     assert "Bicubic 31.23 dB" in titles
