@@ -79,6 +79,7 @@ setup(
             "pnnx",
             "pytest>=8",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "spandrel",
             "starlette",
