@@ -17,8 +17,8 @@ demo-real: $(READY)
 	$(PY) test.py -opt options/demo_real/test_x4.yml
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --openvino tests/inference tests/scripts/test_export_onnx.py
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --openvino tests/inference tests/scripts/test_export_onnx.py
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(PY) -m ruff check .

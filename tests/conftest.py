@@ -22,6 +22,8 @@ def pytest_addoption(parser):
 def pytest_configure():
     # a shell ignores SIGINT in what it runs in the background, and programs that tests start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # nohup ignores it likewise
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config, items):
