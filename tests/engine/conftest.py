@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import signal
 import subprocess
 import sys
 import time
@@ -71,7 +72,12 @@ def end(process: subprocess.Popen, number: int | None = None) -> tuple[int, str]
     """Send a signal, wait; return exit code and stderr."""
     if number is not None:
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    try:
+        _, stderr = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:  # nothing goes on computing beside the tests that follow
+        leads_group = os.getpgid(process.pid) == process.pid
+        (os.killpg if leads_group else os.kill)(process.pid, signal.SIGKILL)
+        raise
     return process.returncode, stderr
 
 
