@@ -7,18 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrda_data.decoding.tiff import UPRIGHT
 from mrda_data.images import decode, read_file
 from mrda_inference.side_data import SideData, read_side_data
-
-ORIENTED = {  # EXIF orientation to the way up
-    2: lambda x: x[:, ::-1],
-    3: lambda x: x[::-1, ::-1],
-    4: lambda x: x[::-1],
-    5: lambda x: x.swapaxes(0, 1),
-    6: lambda x: x[::-1].swapaxes(0, 1),
-    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
-    8: lambda x: x[:, ::-1].swapaxes(0, 1),
-}
 
 
 class Picture(NamedTuple):
@@ -42,6 +33,6 @@ def read_picture(path: Path) -> Picture:
     data = read_file(path)
     pixels = decode(data, path)
     side, orientation, notes = read_side_data(data.tobytes())
-    turn = ORIENTED.get(orientation, lambda x: x)
+    turn = UPRIGHT.get(orientation, lambda x: x)
     alpha = None if pixels.alpha is None else turn(pixels.alpha)
     return Picture(turn(pixels.colour), alpha, side, (*pixels.notes, *notes))

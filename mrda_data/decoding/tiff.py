@@ -28,7 +28,7 @@ _CHANNELS = {
     PHOTOMETRIC.YCBCR: 3,
     PHOTOMETRIC.SEPARATED: 4,
 }
-_UPRIGHT = {  # value of the tag Orientation -> how to turn (H, W, C)
+UPRIGHT = {  # value of the tag Orientation, of TIFF and EXIF -> how to turn (H, W, C)
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
     4: lambda x: x[::-1],
@@ -110,7 +110,7 @@ def tiff_pixels(data: bytes) -> Pixels:
         values = values.astype(np.uint8) if values.dtype == bool else values
         values = values.reshape(page.imagelength, page.imagewidth, samples)
         decoded = _meaning(values, page)
-        turn = _UPRIGHT.get(_orientation(page), lambda x: x)
+        turn = UPRIGHT.get(_orientation(page), lambda x: x)
     return Pixels(turn(decoded.colour), None if decoded.alpha is None else turn(decoded.alpha), decoded.notes)
 
 

@@ -201,6 +201,8 @@ def test_an_unknown_degradation_hinders_no_stage(tmp_path):
     from_official(tmp_path / "model.pt", tmp_path / "out.pth")
     net = ours("mln", 4, **SMALL)
     checkpoint.load_network(net, tmp_path / "out.pth", stage="MLNMetaModel", degradation="type isotropic")
+    stored = checkpoint.load(tmp_path / "out.pth")["params"]
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in net.state_dict().items())
 
 
 def without(*names):
