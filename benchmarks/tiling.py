@@ -28,7 +28,7 @@ from mrda_arch import MRDANet
 from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Item, Restorer, evaluate
 from mrda_inference import network_functions, upscale
-from mrda_inference.upscaler import DEFAULT_WEIGHTS, student
+from mrda_inference.upscaler import MODELS, student
 from mrda_metric import metrics_of
 from mrda_utils.errors import UserError, run
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument(
         "-i", "--input", default="bundled:test", help="folder of HR photographs; bundled ones by default"
     )
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="of a student")
+    parser.add_argument("--weights", default=MODELS["blur"].weights, help="of a student")
     parser.add_argument("--protocol", default="gaussian8", help="degradations, by a name of mrda_data/protocols.yml")
     parser.add_argument("--max_images", type=int, help="use the first images only")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
