@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.adversary import Adversary
 from mrda_model.degraded_tasks import DegradedTasks
 from mrda_model.frozen import degradation_name, freeze
-from mrda_model.guarded_step import guarded_step
-from mrda_model.parallel import parallel
+from mrda_model.parallel import parallel, reduced_once
 from mrda_model.precision import autocast
 from mrda_model.restorers import network_restorer
 from mrda_model.trained_part import TrainedPart, resume_parts
@@ -70,8 +68,8 @@ class StageModel(SRModel):
         """EMA network, pixel loss and optimizer."""
         train_opt = self.opt["train"]
         self.net_g.train()
-        self.ema_decay, bare = train_opt["ema_decay"], self.get_bare_model(self.net_g)
-        self.net_g_ema = freeze(deepcopy(bare)) if self.ema_decay > 0 else None
+        decay, bare = train_opt["ema_decay"], self.get_bare_model(self.net_g)
+        self.net_g_ema = freeze(deepcopy(bare)) if decay > 0 else None
         if train_opt.get("compile"):
             self.net_g.compile()
         self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
@@ -79,7 +77,8 @@ class StageModel(SRModel):
         self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
         # fused: the only form that skips a step without asking the device, see `guarded_step`
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
-        self.parts = [TrainedPart("g", bare, self.optimizer_g, self.net_g_ema)]
+        clip = train_opt.get("clip_grad_norm")
+        self.parts = [TrainedPart("g", bare, self.optimizer_g, self.net_g_ema, decay, clip)]
         if "network_d" in self.opt:
             self.adversary = Adversary(self.opt, self.device)
             self.parts.append(TrainedPart("d", self.adversary.bare, self.adversary.optimizer))
@@ -121,17 +120,16 @@ class StageModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One optimizer step on the mean over micro-batches (and processes) of the stage's losses."""
-        self.optimizer_g.zero_grad()
+        for part in self.parts:
+            part.optimizer.zero_grad()
         if self.adversary:
-            self.adversary.begin_step()
+            self.adversary.power_iteration()
         count, size = self.opt["train"]["accumulation_steps"], self.opt["datasets"]["train"]["tasks_per_gpu"]
         trains_g = self.adversary is None or self.adversary.generator_turn(current_iter)
         total: dict[str, Tensor] = defaultdict(float)
         for step in range(count):
             tasks = self.tasks[step * size : (step + 1) * size]
-            # gradients of several processes are reduced once, with the last micro-batch
-            wait = self.opt["dist"] and step < count - 1
-            with self.net_g.no_sync() if wait else nullcontext(), torch.set_grad_enabled(trains_g):
+            with reduced_once(self.net_g, step == count - 1), torch.set_grad_enabled(trains_g):
                 losses = self.compute_losses(tasks, current_iter)
                 if trains_g:
                     (sum(losses.values()) / count).backward()
@@ -145,14 +143,9 @@ class StageModel(SRModel):
     def apply_gradients(self, trains_g: bool = True) -> None:
         """Optimizer and EMA steps with the reduced gradients; skipped on every process if anything is not finite."""
         skipped = torch.zeros((), device=self.device)
-        if self.adversary:
-            skipped, self.watched["grad_norm_d"] = self.adversary.step(self.losses)
-        if trains_g:
-            clip = self.opt["train"].get("clip_grad_norm")
-            own, self.watched["grad_norm"] = guarded_step(self.optimizer_g, self.losses.values(), clip)
+        for part in self.parts if trains_g else self.parts[1:]:
+            own, self.watched["grad_norm" if part.label == "g" else "grad_norm_d"] = part.step(self.losses.values())
             skipped = torch.maximum(skipped, own)
-            if self.ema_decay > 0:
-                self.parts[0].average(self.ema_decay)
         self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
 
     def get_current_log(self) -> OrderedDict[str, float]:
@@ -209,16 +202,7 @@ class StageModel(SRModel):
         return path
 
     def resume_training(self, resume_state: dict, state_path: Path, changed: bool = False) -> None:
-        """Take up a state of `save` and its weights; from here on the run is what it would have been.
-
-        Args:
-            resume_state: what `checkpoint.load_state` read from `state_path`.
-            state_path: the weights lie in a folder beside its own.
-            changed: take up a state of another degradation, too.
-
-        Raises:
-            CheckpointError: damaged files, or a state of another stage, scale or degradation.
-        """
+        """Take up a state of `save` and its weights, see `resume_parts`; the run goes on as if it had not ended."""
         resume_parts(self.parts, self.provenance, resume_state, state_path, changed)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mrda_model.guarded_step import Step, guarded_step
 from mrda_utils import checkpoint
 
 
@@ -25,6 +27,9 @@ class TrainedPart:
     optimizer: torch.optim.Adam
     ema: nn.Module | None = None
     """The same network with averaged weights."""
+    ema_decay: float = 0
+    """Of the average, an iteration."""
+    clip_grad_norm: float | None = None
 
     def set_learning_rate(self, train_opt: dict[str, Any], current_iter: int, warmup_iter: int) -> None:
         """Set the learning rate of iteration `current_iter` (1-based), a function of options and iteration alone."""
@@ -37,10 +42,17 @@ class TrainedPart:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
 
-    def average(self, decay: float) -> None:
+    def step(self, losses: Iterable[Tensor]) -> Step:
+        """Move the weights by their reduced gradients unless something is not finite; the average follows."""
+        step = guarded_step(self.optimizer, losses, self.clip_grad_norm)
+        if self.ema is not None:
+            self._average()
+        return step
+
+    def _average(self) -> None:
         """Move the averaged weights towards the current ones; buffers are copied."""
         current = [p.detach() for p in self.net.parameters()]
-        torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - self.ema_decay)
         for averaged, buffer in zip(self.ema.buffers(), self.net.buffers(), strict=True):
             averaged.copy_(buffer)
 
