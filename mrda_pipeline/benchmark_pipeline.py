@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -78,23 +79,19 @@ def _test(run: Run) -> int:
     with noted_signals():
         measured = [_measure(run, dataset, parts[name], model.device) for name, dataset in datasets.items()]
         complete = not any_rank(stop_requested())
-    seconds, failures = (
-        [entry for part in measured for entry in getattr(part, key)] for key in ("seconds", "failures")
-    )
-    rows = [row for part in measured for row in part.rows]
-    missing = [*unusable, *failures]
-    if run.process.rank == 0 and rows:
-        shown = [item for part in measured for item in part.shown]
-        notes = [*left_out, *_missing_note(missing)]
-        write_results(run, Results(rows, _costs(model, seconds), shown, datasets, metrics, notes, complete))
+    found = _Measured(*(list(chain.from_iterable(parts)) for parts in zip(*measured, strict=True)))
+    missing = [*unusable, *found.failures]
+    if run.process.rank == 0 and found.rows:
+        costs, notes = _costs(model, found.seconds), [*left_out, *_missing_note(missing)]
+        write_results(run, Results(found.rows, costs, found.shown, datasets, metrics, notes, complete))
     if not complete:
-        kept = f"what was measured is in {folder}, marked as incomplete" if rows else "nothing was measured"
+        kept = f"what was measured is in {folder}, marked as incomplete" if found.rows else "nothing was measured"
         raise Stopped(f"stopped by {requested_by().name}; {kept}", 128 + requested_by())
     return len(missing)
 
 
 class _Measured(NamedTuple):
-    """What all processes found on one data set."""
+    """What all processes found, on one data set or on all."""
 
     rows: list[Row]
     shown: list[Shown]

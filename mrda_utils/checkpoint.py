@@ -357,8 +357,7 @@ def load_network(
         CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
     """
     content = load(path)
-    origin = _provenance(content, path)
-    if origin is not None:
+    if origin := _provenance(content, path):
         wanted = (stage,) if isinstance(stage, str) else stage
         if wanted is not None and origin.stage not in wanted:
             raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")

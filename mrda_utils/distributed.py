@@ -76,14 +76,29 @@ def _place() -> tuple[int, int, int]:
     return rank, world_size, local_rank
 
 
-def _numbered_gpu(device: str, world_size: int) -> int:
-    """Number of the GPU that the option `device` names."""
-    number, count = int(device.partition(":")[2]), torch.cuda.device_count()
-    if world_size > 1:
-        raise UserError(f"device: {device!r}, but {world_size} processes take a GPU each; use device: cuda")
-    if number >= count:
-        raise UserError(f"device: {device!r}, but there are {count} GPUs, from cuda:0 on")
-    return number
+def _choose_gpu(device: str, launcher: str, world_size: int, local_rank: int) -> int:
+    """Number of this process's GPU: the one that the option `device` names, or one for each process of the node."""
+    count = torch.cuda.device_count()
+    if ":" in device:
+        number = int(device.partition(":")[2])
+        if world_size > 1:
+            raise UserError(f"device: {device!r}, but {world_size} processes take a GPU each; use device: cuda")
+        if number >= count:
+            raise UserError(f"device: {device!r}, but there are {count} GPUs, from cuda:0 on")
+        return number
+    if launcher == "slurm" and count == 1:
+        return 0  # --gpus-per-task=1 shows each task its own GPU alone
+    if local_rank >= count:
+        raise UserError(f"process {local_rank} of this node has no GPU, there are {count}; lower --nproc_per_node")
+    return local_rank
+
+
+def _join(world_size: int, backend: str, timeout: int) -> None:
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    except (dist.DistError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})") from error
 
 
 def start(launcher: str, device: str, timeout: int) -> Process:
@@ -107,27 +122,14 @@ def start(launcher: str, device: str, timeout: int) -> Process:
         raise UserError(
             "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
         )
+    own = torch.device("cpu")
     if use_cuda:
-        if launcher == "slurm" and torch.cuda.device_count() == 1:
-            local_rank = 0  # --gpus-per-task=1 shows each task its own GPU alone
-        if ":" in device:
-            local_rank = _numbered_gpu(device, world_size)
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "
-                "lower --nproc_per_node"
-            )
-        torch.cuda.set_device(local_rank)
+        number = _choose_gpu(device, launcher, world_size, local_rank)
+        torch.cuda.set_device(number)
+        own = torch.device("cuda", number)
     if world_size > 1:
-        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-        try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-        except (dist.DistError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})"
-            ) from error
-    return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
+        _join(world_size, "cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout)
+    return Process(rank, world_size, own)
 
 
 def stop() -> None:

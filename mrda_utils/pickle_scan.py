@@ -29,6 +29,9 @@ _STORAGES = {f"{module} {kind}Storage": size for kind, size in _BYTES.items() fo
 _ORDERED_DICT = "collections OrderedDict"
 _TENSOR, _OLD_TENSOR = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"
 _PARAMETER = "torch._utils _rebuild_parameter"
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
+_EMPTY = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
 _GLOBALS = {_ORDERED_DICT, _TENSOR, _OLD_TENSOR, _PARAMETER, *_STORAGES}
 
 
@@ -153,14 +156,12 @@ class _Scan:
         match name:
             case "PROTO":
                 pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING"
-            ):
+            case _ if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case _ if name in _LITERALS:
                 stack.append(argument)
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append(_Value({"T": tuple, "L": list, "D": dict}[name[6]]))
+            case _ if name in _EMPTY:
+                stack.append(_Value(_EMPTY[name]))
             case "MARK":
                 self.marks.append(len(stack))
             case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -174,19 +175,14 @@ class _Scan:
             case "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[argument])
             case "GLOBAL":
-                if argument not in _GLOBALS:
-                    raise RefusedError(f"asks for {argument.replace(' ', '.')}, which no tensors and plain values need")
-                stack.append(_Global(argument))
+                stack.append(self._global(argument))
             case "BINPERSID":
                 stack.append(self._storage(*self._tuple(stack.pop())))
             case "REDUCE":
                 function, arguments = self._pop(2)
                 stack.append(self._call(function, self._tuple(arguments)))
-            case "BUILD":  # an OrderedDict with attributes, as state_dict makes it
-                (attributes,) = self._pop(1)
-                if not (isinstance(attributes, _Value) and attributes.kind is dict):
-                    raise RefusedError("attributes that are no dictionary")
-                self._extend(dict, [attributes])
+            case "BUILD":
+                self._build(*self._pop(1))
             case _:
                 raise ValueError(name)  # in a file of another kind, above all
 
@@ -210,6 +206,17 @@ class _Scan:
         if len(values) % 2:
             raise ValueError("a key without a value")
         self._extend(dict, values)
+
+    def _build(self, attributes: Any) -> None:
+        """Attributes of an OrderedDict, as state_dict makes it."""
+        if not (isinstance(attributes, _Value) and attributes.kind is dict):
+            raise RefusedError("attributes that are no dictionary")
+        self._extend(dict, [attributes])
+
+    def _global(self, name: str) -> _Global:
+        if name not in _GLOBALS:
+            raise RefusedError(f"asks for {name.replace(' ', '.')}, which no tensors and plain values need")
+        return _Global(name)
 
     def _tuple(self, value: Any) -> list[Any]:
         if not isinstance(value, _Value) or value.kind is not tuple:

@@ -94,8 +94,7 @@ class Value(NamedTuple):
     psnr: float
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train what the chosen rows need, measure it, write and print the tables."""
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
@@ -109,7 +108,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options of every run, as in train.py"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what the chosen rows need, measure it, write and print the tables."""
+    args = _parse(argv)
     plan = read_runs(args.plan, Plan, "--plan")
     tables = chosen(plan, args.rows)
     names = needed(plan.runs, (row.run for table in tables.values() for row in table.rows.values()))
