@@ -65,10 +65,10 @@ def settings(steps: int, fast: bool, dtype: torch.dtype) -> Adaptation:
 
 def adaptation(num_feat: int, batch: int, side: int, steps: int, fast: bool, dtype: torch.dtype) -> Step:
     """D'_T of one task."""
-    mln, task, how = frozen_mln(num_feat), images(batch, side), settings(steps, fast, dtype)
+    mln, task, adaptation = frozen_mln(num_feat), images(batch, side), settings(steps, fast, dtype)
 
     def run() -> None:
-        features = adapted_features(mln, *task, how)
+        features = adapted_features(mln, *task, adaptation)
         if not fast:
             mln.upscaler(features)
 
@@ -79,12 +79,12 @@ def meta_iteration(fast: bool, dtype: torch.dtype) -> Step:
     """Five tasks, each with 4 images to adapt on and 4 for the outer loss."""
     mln = MLN(num_feat=SIZE["num_feat"])
     mln.upscaler.requires_grad_(False)
-    how = settings(SIZE["steps"], fast, dtype)
+    adaptation = settings(SIZE["steps"], fast, dtype)
     tasks = [(images(4, SIZE["side"]), images(4, SIZE["side"])) for _ in range(5)]
     optimizer = torch.optim.Adam(mln.body.parameters(), 2e-4)
 
     def run() -> None:
-        grads = [meta_gradient(mln, *task, how, torch.nn.functional.l1_loss)[1] for task in tasks]
+        grads = [meta_gradient(mln, *task, adaptation, torch.nn.functional.l1_loss)[1] for task in tasks]
         for parameter, *parts in zip(mln.body.parameters(), *grads, strict=True):
             parameter.grad = sum(parts) / len(parts)
         optimizer.step()
@@ -102,14 +102,14 @@ def plain_layout() -> Iterator[None]:
 def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
     """One iteration of the teacher or student stage at paper size."""
     mln, task = frozen_mln(SIZE["num_feat"]), images(SIZE["batch"], SIZE["side"])
-    how = settings(SIZE["steps"], fast, dtype)
+    adaptation = settings(SIZE["steps"], fast, dtype)
     net = MRDANet(den_in_ch=3 if student else SIZE["num_feat"])
     den_t = MRDANet(den_in_ch=SIZE["num_feat"]).den.requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), 2e-4)
     cri_kd = IDRDistillLoss()
 
     def run() -> None:
-        features = adapted_features(mln, *task, how)
+        features = adapted_features(mln, *task, adaptation)
         if not fast:
             with torch.no_grad():
                 mln.upscaler(features)

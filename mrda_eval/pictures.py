@@ -23,7 +23,7 @@ IMAGES = "visualization"  # folder of the SR images, as in BasicSR
 LONGEST_NAME = 150  # bytes; file systems hold 255
 
 
-class Shown(NamedTuple):
+class Example(NamedTuple):
     """One item of a test set in pictures."""
 
     dataset: str
@@ -40,9 +40,9 @@ class Box(NamedTuple):
     width: int
 
 
-def show(
+def write_example(
     restored: Restored, dataset_opt: dict, metrics: list[Metric], folder: Path, crops: dict[str, list[int]]
-) -> Shown:
+) -> Example:
     """Write the panel, as PNG and PDF, into a folder of its data set's name; return it and what the page shows.
 
     Args:
@@ -56,7 +56,7 @@ def show(
     picture = panel(restored, dataset_opt, metrics, crops.get(image_name(restored.item["lq_path"])))
     for suffix in (".png", ".pdf"):
         write_picture(picture, path.with_suffix(suffix))
-    return Shown(
+    return Example(
         dataset_opt["name"], path, _viewer(restored, dataset_opt["scale"], metrics, _kernel(restored, dataset_opt))
     )
 

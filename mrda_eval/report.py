@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mrda_eval.spread import Spread
-from mrda_eval.tables import Cost, Means, Table, cell_texts, text_of
+from mrda_eval.tables import Means, MethodCost, Table, cell_texts, text_of
 from mrda_utils import __version__
 from mrda_utils.files import json_value, write_text
 
@@ -39,7 +39,7 @@ def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> Non
 
 def write_json(
     means: Means,
-    costs: dict[str, Cost],
+    costs: dict[str, MethodCost],
     name: str,
     options_sha256: str,
     weights: dict[str, str],

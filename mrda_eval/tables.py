@@ -18,7 +18,7 @@ Means = dict[tuple[str, str, str], float]
 """(dataset, method, metric) -> mean over images and kernels."""
 
 
-class Cost(NamedTuple):
+class MethodCost(NamedTuple):
     """What a method costs."""
 
     parameters: int | None
@@ -271,7 +271,7 @@ def _interval(spread: Spread, metric: Metric) -> str | None:
     return f"{spread.difference:+{metric.format}} [{low}, {high}]"
 
 
-def cost_table(costs: dict[str, Cost]) -> Table:
+def cost_table(costs: dict[str, MethodCost]) -> Table:
     """Parameters, Mult-Adds and time of each method, as in the paper's tables."""
     rows = [
         [method, *(None if part is None else part / unit for part, unit in zip(cost, (1e6, 1e9, 1), strict=True))]

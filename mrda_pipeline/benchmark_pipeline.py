@@ -18,8 +18,8 @@ from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.sr_folder import SRFolder
 from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows
-from mrda_eval.pictures import IMAGES, Shown, image_name, save_images, show
-from mrda_eval.tables import Cost
+from mrda_eval.pictures import IMAGES, Example, image_name, save_images, write_example
+from mrda_eval.tables import MethodCost
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
 from mrda_options.command_line import Run, parse
@@ -83,7 +83,7 @@ def _test(run: Run) -> int:
     missing = [*unusable, *found.failures]
     if run.process.rank == 0 and found.rows:
         costs, notes = _costs(model, found.seconds), [*left_out, *_missing_note(missing)]
-        write_results(run, Results(found.rows, costs, found.shown, datasets, metrics, notes, complete))
+        write_results(run, Results(found.rows, costs, found.examples, datasets, metrics, notes, complete))
     if not complete:
         kept = f"what was measured is in {folder}, marked as incomplete" if found.rows else "nothing was measured"
         raise Stopped(f"stopped by {requested_by().name}; {kept}", 128 + requested_by())
@@ -94,7 +94,7 @@ class _Measured(NamedTuple):
     """What all processes found, on one data set or on all."""
 
     rows: list[Row]
-    shown: list[Shown]
+    examples: list[Example]
     seconds: list[tuple[str, float]]
     failures: list[str]
 
@@ -103,8 +103,8 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
     """Restore and measure a data set, up to a signal; every process must call it."""
     opt, rank, world_size = run.opt, run.process.rank, run.process.world_size
     panels, crops = Path(opt["path"]["run"]) / "panels", opt["val"]["panel_crop"]
-    wanted = _shown(dataset, opt["panels"], crops)
-    rows, shown, seconds, failures = [], [], [], []
+    wanted = _example_indices(dataset, opt["panels"], crops)
+    rows, examples, seconds, failures = [], [], [], []
     if not any_rank(stop_requested()):
         for restored in evaluate(part.restorers, dataset, part.metrics, device, rank, world_size):
             rows.append((restored.index, restored.rows))
@@ -113,10 +113,10 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
             if opt["val"]["save_img"]:
                 save_images(restored, Path(opt["path"]["run"]) / IMAGES / dataset.opt["name"])
             if restored.index in wanted:
-                shown.append((restored.index, show(restored, dataset.opt, part.metrics, panels, crops)))
+                examples.append((restored.index, write_example(restored, dataset.opt, part.metrics, panels, crops)))
             if stop_requested():
                 break
-    together = sorted(entry for own in gather(shown) for entry in own)
+    together = sorted(entry for own in gather(examples) for entry in own)
     return _Measured(
         gather_rows(rows),
         [item for _, item in together],
@@ -125,7 +125,7 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
     )
 
 
-def _shown(dataset: Dataset, panels: int, crops: dict[str, list[int]]) -> set[int]:
+def _example_indices(dataset: Dataset, panels: int, crops: dict[str, list[int]]) -> set[int]:
     """Which items the report shows: spread over all, or over those of the images that have a crop of their own."""
     cases, names = len(dataset) // len(dataset.sr_sizes), list(dataset.sr_sizes)
     chosen = [i for i in range(len(dataset)) if not crops or image_name(names[i // cases]) in crops]
@@ -240,11 +240,11 @@ def _applicable(
     )
 
 
-def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, Cost]:
+def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, MethodCost]:
     """Cost of each method; `seconds` has its time on each image."""
     times = {method: [time for name, time in seconds if name == method] for method in model.restorers}
     return {
-        method: Cost(*model.complexity.get(method, (None, None)), median(own))
+        method: MethodCost(*model.complexity.get(method, (None, None)), median(own))
         for method, own in times.items()
         if own and method not in model.folders  # none of an oracle, where no set has ground truth
     }

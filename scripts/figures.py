@@ -222,8 +222,8 @@ def idr_sources(networks: Networks) -> dict[str, Callable[[Tensor, Tensor], Tens
     if networks.baseline is not None:
         sources["no degradation learning"] = lambda lq, gt: networks.baseline.den(lq)
     if networks.teacher is not None:
-        teacher, mln, how = networks.teacher, networks.mln, networks.adaptation
-        sources["teacher with MLN"] = lambda lq, gt: teacher.den(adapted_features(mln, lq, gt, how))
+        teacher, mln, adaptation = networks.teacher, networks.mln, networks.adaptation
+        sources["teacher with MLN"] = lambda lq, gt: teacher.den(adapted_features(mln, lq, gt, adaptation))
     if networks.student is not None:
         sources["student"] = lambda lq, gt: networks.student.den(lq)
     if not sources:
@@ -402,11 +402,12 @@ def draw_adaptation(args: argparse.Namespace) -> None:
     if min(args.steps) < 0 or len(set(args.steps)) < len(args.steps):
         raise OptionError(f"--steps {' '.join(map(str, args.steps))}: numbers from 0, each once")
     own = mlns(setting, args.mln)
-    how, restorers = networks.adaptation, {}
+    inner_lrs, restorers = networks.adaptation.inner_lrs, {}
     for steps in args.steps:
-        alike = how._replace(inner_lrs=[how.inner_lrs[min(n, len(how.inner_lrs) - 1)] for n in range(steps)])
-        methods: dict[str, Restorer] = {name: mln_oracle(mln, alike) for name, mln in own.items()}
-        methods["teacher"] = teacher_oracle(networks.teacher, networks.mln, alike)
+        rates = [inner_lrs[min(n, len(inner_lrs) - 1)] for n in range(steps)]
+        adaptation = networks.adaptation._replace(inner_lrs=rates)
+        methods: dict[str, Restorer] = {name: mln_oracle(mln, adaptation) for name, mln in own.items()}
+        methods["teacher"] = teacher_oracle(networks.teacher, networks.mln, adaptation)
         restorers |= {(name, steps): restore for name, restore in methods.items()}
     if networks.student is not None:
         restorers["student", 0] = network_restorer(networks.student)

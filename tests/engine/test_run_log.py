@@ -100,10 +100,10 @@ def test_the_gradients_norm_is_that_of_all_of_it_before_clipping(chain, tmp_path
 def test_adaptations_errors_are_those_of_its_first_and_last_weights(chain, tmp_path, adapt_per):
     model, batch = build("teacher", chain, tmp_path, adaptation__adapt_per=adapt_per)
     model.feed_data(batch)
-    mln, how, (lq, gt) = model.idr_target.mln, model.idr_target.adaptation, model.tasks[0]
-    before, after = adaptation_errors(mln, lq, gt, how)
+    mln, adaptation, (lq, gt) = model.idr_target.mln, model.idr_target.adaptation, model.tasks[0]
+    before, after = adaptation_errors(mln, lq, gt, adaptation)
     assert before == pytest.approx(float(F.l1_loss(mln(lq), gt)), abs=1e-6)
-    plain = how._replace(collapse=False)
+    plain = adaptation._replace(collapse=False)
     sr = super_resolve(mln, adapt(mln, lq, gt, plain), lq, imresize(lq, 4), plain)
     assert after == pytest.approx(float(F.l1_loss(sr, gt).detach()), abs=1e-6)
     assert not after.requires_grad

@@ -191,9 +191,9 @@ def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):
 
     model, batch = build("mln_meta", chain, tmp_path)
     model.feed_data(batch)
-    how = Adaptation(**model.opt["adaptation"])
+    adaptation = Adaptation(**model.opt["adaptation"])
     expected = [
-        meta_gradient(model.net_g, TaskBatch(lq[:1], gt[:1]), TaskBatch(lq[1:], gt[1:]), how, model.cri_pix)[1]
+        meta_gradient(model.net_g, TaskBatch(lq[:1], gt[:1]), TaskBatch(lq[1:], gt[1:]), adaptation, model.cri_pix)[1]
         for lq, gt in model.tasks
     ]
     model.optimize_parameters(1)
