@@ -48,7 +48,7 @@ def mult_adds(num_feat: int, batch: int, side: int, steps: int) -> int:
 
 
 def frozen_mln(num_feat: int) -> MLN:
-    """MLN as teacher and student hold it."""
+    """MLN as in teacher and student: frozen."""
     return MLN(num_feat=num_feat).requires_grad_(False)
 
 

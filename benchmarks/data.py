@@ -3,7 +3,7 @@
     python benchmarks/data.py [--images 12] [--repeats 5]
 
 The photographs are the bundled ones, enlarged to DIV2K's usual size, with a little noise in place of fine detail. All
-kinds are read side by side in one run, by one thread; the files lie in memory (the page cache), so what is compared is
+kinds are read in turns in one run, by one thread; the files are in memory (the page cache), so what is compared is
 decoding, not the disk. `ram` and `mmap` are those of `datasets.train.cache`.
 """
 

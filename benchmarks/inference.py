@@ -36,7 +36,7 @@ BACKENDS = {
     "openvino fp32": ("openvino", "openvino"),
     "openvino bf16": ("openvino", "openvino"),
 }
-"""Side -> backend, the package that it needs beside onnx."""
+"""Side -> backend, the package that it needs besides onnx."""
 
 
 def dtype_of(side: str) -> str:

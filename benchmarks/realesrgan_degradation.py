@@ -71,7 +71,7 @@ def basicsr_jpeg(image: Tensor, quality: float) -> Tensor:
 
 
 def basicsr_noise(image: Tensor, task: Task, prefix: str) -> Tensor:
-    """BasicSR's noise, with ranges that hold nothing but the task's values."""
+    """BasicSR's noise, with ranges reduced to the task's values."""
     gray = float(task[prefix + "gray_noise"])
     if prefix + "noise_sigma_255" in task:
         sigma = task[prefix + "noise_sigma_255"]

@@ -5,7 +5,7 @@ SESR's collapsible blocks (Bhardwaj et al., MLSys 2022) and RepVGG (Ding et al.,
 conv - shuffle - conv - shuffle - conv maps a 5x5 neighbourhood of the feature map to the `upscale` x `upscale` pixels
 of one LR position: one 5x5 convolution to 3 upscale^2 channels, followed by a pixel shuffle.
 
-That holds wherever the zero padding between the upscaler's convolutions is out of reach. In the outermost ring of LR
+That is exact wherever the zero padding between the upscaler's convolutions is out of reach. In the outermost ring of LR
 positions the map is linear too, but another one: four edges and four corners, each with a kernel of its own.
 """
 
@@ -39,7 +39,7 @@ class CollapsedUpscaler(nn.Module):
     def __init__(self, upscaler: Upscaler, upscale: int) -> None:
         super().__init__()
         self.upscale = upscale
-        self.upscaler = deepcopy(upscaler)  # for tiny maps; a copy, since the cache must not hold its key
+        self.upscaler = deepcopy(upscaler)  # for tiny maps; a copy, since the cache must not keep its key alive
         example = next(upscaler.parameters())
         for name, tensor in zip(("kernels", "biases"), _probe(upscaler, upscale), strict=True):
             self.register_buffer(name, tensor.to(example), persistent=False)
@@ -84,7 +84,7 @@ class CollapsedUpscaler(nn.Module):
         inner, inner_bias = self.kernels[1, 1], self.biases[1, 1]
         everywhere = (..., slice(None), slice(None))
         convolutions = [_StripConvolution(inner, inner_bias, (SIZE // 2, SIZE // 2), everywhere, everywhere)]
-        taps = (slice(2, SIZE), slice(None), slice(SIZE - 2))  # a border's kernel lacks what lies outside
+        taps = (slice(2, SIZE), slice(None), slice(SIZE - 2))  # a border's kernel lacks what is outside
         source = (slice(MIN_SIDE), slice(None), slice(-MIN_SIDE, None))
         target = (slice(1), slice(1, -1), slice(-1, None))
         for row, column in ((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)):

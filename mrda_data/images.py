@@ -27,7 +27,7 @@ MAX_PIXELS = 2**27
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 4 channels of 16 bits, not compressed
 PNG_HEADER = 33  # bytes that have the size
 
-# Pillow only tells the size, for which our own limit holds; what else it thinks of a file is no matter
+# Pillow only reads the size, which our own limit checks; its other complaints do not matter
 warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -121,7 +121,7 @@ def _refusal_named(name: object) -> Iterator[None]:
 
 
 def _checked(size: tuple[int, int], name: object) -> tuple[int, int]:
-    """Height and width that a header has, if they are no lie that would fill the memory."""
+    """Height and width in a header, if they are within the limit."""
     height, width = size
     if type(height) is not int or type(width) is not int:  # a TIFF can give several numbers
         raise Refused(DAMAGED)

@@ -129,7 +129,7 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
         workers: threads that read and decode; None for as many as the machine has cores.
 
     Raises:
-        ImageError: a file that cannot be decoded, two names with one key, or a name that the layout cannot hold.
+        ImageError: a file that cannot be decoded, two names with one key, or a name that the layout cannot store.
         UserError: the file system refused; nothing half-written stays behind.
     """
     _check_keys(folder, names)
@@ -153,7 +153,7 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
 
 
 def _check_keys(folder: Path, names: list[str]) -> None:
-    """Names that an LMDB can hold, each with a key of its own."""
+    """Check that an LMDB can store these names, each under a key of its own."""
     keys: dict[str, str] = {}
     for name in names:
         if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:

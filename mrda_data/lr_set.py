@@ -1,7 +1,7 @@
 """LR sets: what a protocol makes of a folder of images, as FOLDER/<case>/<image>.png, with hashes in FOLDER/SHA256SUMS.
 
 SHA256SUMS has the format of the command sha256sum, which checks it (`sha256sum -c SHA256SUMS`) and can write it. An
-LMDB of the folder holds the same files under the same names, and the same SHA256SUMS beside its data.mdb.
+LMDB of the folder contains the same files under the same names, and the same SHA256SUMS next to its data.mdb.
 """
 
 from __future__ import annotations

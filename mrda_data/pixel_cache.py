@@ -32,10 +32,10 @@ _SHA256, _TRAILER = 32, 40  # bytes
 
 
 def cached(source: ImageSource, kind: str, folder: str | None = None) -> ImageSource:
-    """The same images, decoded once; `check_source` tells of those that cannot be.
+    """The same images, decoded once; `check_source` reports those that cannot be.
 
     Args:
-        source: where the images are; the bundled photographs lie in memory as it is.
+        source: where the images are; the bundled photographs are in memory anyway.
         kind: `none`, `ram` (decoded at each start; loader workers share it) or `mmap` (a file that later runs and other
             processes share; one of them makes it, and makes it anew when an image's file has changed).
         folder: of the file; the user's cache if None.
@@ -159,7 +159,7 @@ def _open(path: Path, names: list[str], key: dict[str, Any]) -> CachedSource | N
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # the latter of an empty file
+    except (OSError, ValueError):  # ValueError: an empty file
         return None
     end = max(len(data) - _TRAILER, 0)
     digest, length = data[end : end + _SHA256], int.from_bytes(data[end + _SHA256 :], "little")

@@ -51,7 +51,7 @@ class ImageSource(Protocol):
 
 
 class FolderSource:
-    """All images below a folder, sorted by their path; read from disk each time. `left_out` tells of other files.
+    """All images below a folder, sorted by their path; read from disk each time. `left_out` reports other files.
 
     Raises:
         ImageError: no folder of this name, no image in it, or one whose name is none (see `check_name`).
@@ -176,7 +176,7 @@ def _sizes(source: ImageSource, indices: list[int]) -> dict[int, tuple[int, int]
 
 
 def first_ten(items: list[str]) -> list[str]:
-    """Of a list for a message, so many, and how many more there are."""
+    """The first ten lines of a message, and how many more there are."""
     return items[:10] + ([f"and {len(items) - 10} more"] if len(items) > 10 else [])
 
 
@@ -188,7 +188,7 @@ class _ScanCache:
     """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
-        self.path = None  # nobody's home, nobody's cache
+        self.path = None  # no home folder, no cache
         what = f"{source.folder.resolve()} {VERSIONS}"
         with suppress(UserError, RuntimeError):
             self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
@@ -197,7 +197,7 @@ class _ScanCache:
     def load(self) -> dict[str, tuple[int, int]]:
         try:
             stored = _SIZES.validate_json(self.path.read_bytes() if self.path else b"{}", strict=True)
-        except (OSError, ValueError):  # the latter of what this project has not written
+        except (OSError, ValueError):  # ValueError: not written by this project
             return {}
         return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == list(stamp)}
 
@@ -210,4 +210,4 @@ class _ScanCache:
             temporary.write_text(json.dumps({name: [self.stamps[name], size] for name, size in sizes.items()}))
             temporary.replace(self.path)
         except OSError:
-            return  # a cache only: the next start checks again
+            return  # only a cache: the next start checks again

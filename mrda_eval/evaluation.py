@@ -138,7 +138,7 @@ def _measure(
 
 
 def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:
-    """Rows of all processes' items in the order of the items, on every process; `own` holds (index, rows)."""
+    """Rows of all processes' items in the order of the items, on every process; `own` has (index, rows)."""
     everyone = [entry for part in gather(own) for entry in part]
     return [row for _, rows in sorted(everyone) for row in rows]
 

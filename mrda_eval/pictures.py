@@ -20,7 +20,7 @@ from mrda_utils.files import refusal_named, written_whole
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
 IMAGES = "visualization"  # folder of the SR images, as in BasicSR
-LONGEST_NAME = 150  # bytes; file systems hold 255
+LONGEST_NAME = 150  # bytes; file systems allow 255
 
 
 class Example(NamedTuple):
@@ -78,7 +78,7 @@ def panel_name(restored: Restored) -> str:
 def panel(restored: Restored, dataset_opt: dict, metrics: list[Metric], crop: list[int] | None = None) -> Image.Image:
     """LR, every method with its PSNR and ground truth side by side: the centre, or a part, `crop` [left, top, side].
 
-    With `crop` the whole image stands before them, with a box around the part.
+    With `crop` the whole image comes first, with a box around the part.
     """
     scale = dataset_opt["scale"]
     psnr = next((metric for metric in metrics if metric.type == "calculate_psnr"), None)
@@ -115,7 +115,7 @@ def save_images(restored: Restored, folder: Path) -> None:
 
 
 def _plain_stem(name: Path) -> str:
-    """The name without .png; another suffix stays in it, so that a.jpg and a.png are told apart."""
+    """The name without .png; another suffix stays in it, so that a.jpg and a.png differ."""
     return name.stem if name.suffix.lower() == ".png" else f"{name.stem}_{name.suffix[1:].lower()}"
 
 

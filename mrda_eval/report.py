@@ -1,4 +1,4 @@
-"""The files of a report beside its page: report.md, report.tex, metrics.csv and metrics.json."""
+"""The files of a report except its page: report.md, report.tex, metrics.csv and metrics.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report's tables show: ours beside published results, kernels, spread over images, costs."""
+"""What a report's tables show: our and published results, kernels, spread over images, costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MethodCost(NamedTuple):
 
 
 def is_whole(dataset: dict) -> bool:
-    """Whether published values may stand beside ours: whole images of the whole set, 21x21 kernels."""
+    """Whether published values may be compared with ours: whole images of the whole set, 21x21 kernels."""
     return "max_images" not in dataset and "max_side" not in dataset and dataset.get("kernel_size") == 21
 
 
@@ -208,7 +208,7 @@ def kernel_list(
         dataset: its name, for the titles.
         values: (kernel, method, metric) -> mean over images.
         metrics: what was measured.
-        published: PSNR of others, (method, "psnr", kernel) -> value, to stand beside ours; None for none.
+        published: PSNR of others, (method, "psnr", kernel) -> value; None for none.
         scale: upscaling factor.
     """
     kernels, methods, measured = (list(dict.fromkeys(part)) for part in zip(*values, strict=True))
@@ -216,13 +216,13 @@ def kernel_list(
     for metric in metrics if len(kernels) > 1 else ():
         if metric.name not in measured:
             continue
-        beside = published.values if published and is_psnr(metric, scale) else {}
-        others = dict.fromkeys(method for method, _, _ in beside)
+        known = published.values if published and is_psnr(metric, scale) else {}
+        others = dict.fromkeys(method for method, _, _ in known)
         rows = [
             [
                 kernel,
                 *(values.get((kernel, method, metric.name)) for method in methods),
-                *(beside[other, "psnr", kernel] for other in others),
+                *(known[other, "psnr", kernel] for other in others),
             ]
             for kernel in kernels
         ]

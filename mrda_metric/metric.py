@@ -85,7 +85,7 @@ class Metric:
         return value > other if self.kind.higher_is_better else value < other
 
     def weights_file(self) -> Path | None:
-        """The file that it needs beside the images, if any.
+        """The file of weights that it needs, if any.
 
         Raises:
             UserError: it is missing, or not the right one.

@@ -153,7 +153,7 @@ class StageModel(SRModel):
         return self.reduce_loss_dict(self.losses)
 
     def watch(self) -> dict[str, Tensor]:
-        """What else is worth a curve after a step: scalars of this process, no losses; costs time, so ask seldom."""
+        """Scalars of this process for curves, besides losses; expensive, for log lines only."""
         return self.watched
 
     def skipped_steps(self) -> tuple[int, int]:
@@ -171,7 +171,7 @@ class StageModel(SRModel):
 
     # ------------------------------------------------------------------------------------------------- checkpoints
     def save_weights(self, label: int | str, current_iter: int) -> None:
-        """Write `models/net_g_<label>.pth`, and the discriminator's `net_d_<label>.pth` beside it."""
+        """Write `models/net_g_<label>.pth`, and with a discriminator `models/net_d_<label>.pth`."""
         for part in self.parts:
             part.save(Path(self.opt["path"]["models"]), label, self.provenance, current_iter)
 
@@ -202,7 +202,7 @@ class StageModel(SRModel):
         return path
 
     def resume_training(self, resume_state: dict, state_path: Path, changed: bool = False) -> None:
-        """Take up a state of `save` and its weights, see `resume_parts`; the run goes on as if it had not ended."""
+        """Load a state of `save` and its weights, see `resume_parts`; the run continues as if it had not ended."""
         resume_parts(self.parts, self.provenance, resume_state, state_path, changed)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder

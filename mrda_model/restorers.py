@@ -51,7 +51,7 @@ def luma_restorer(restore: Restorer, scale: int) -> Restorer:
 
 
 def folder_restorer(folder: SRFolder) -> Restorer:
-    """Another program, whose SR images lie in a folder."""
+    """Another program, whose SR images are in a folder."""
     return lambda item: folder.read(*item.where).to(item.lq)
 
 
@@ -71,5 +71,5 @@ def teacher_oracle(net: MRDANet, mln: MLN, adaptation: Adaptation) -> Restorer:
 
 
 def kernel_oracle(net: MRDAKernelNet, kernel_size: int) -> Restorer:
-    """A network that is told the blur kernel of each image."""
+    """A network that gets the true blur kernel of each image."""
     return lambda item: net(item.lq, task_kernel(item.task, kernel_size).to(item.lq)[None])

@@ -62,7 +62,7 @@ class TrainedPart:
         checkpoint.save_network(nets, provenance, iteration, folder / f"net_{self.label}_{name}.pth")
 
     def resume(self, moments: dict[str, Any], state_path: Path) -> None:
-        """Take up the weights that belong to a training state, and the optimizer's moments in it.
+        """Load the weights that belong to a training state, and the optimizer's moments in it.
 
         Raises:
             CheckpointError: damaged, or of another network.
@@ -81,14 +81,14 @@ def resume_parts(
     state_path: Path,
     changed: bool = False,
 ) -> None:
-    """Take up a training state of the same stage, scale and degradation, and the weights that belong to it.
+    """Load a training state of the same stage, scale and degradation, and the weights that belong to it.
 
     Args:
-        parts: what takes it up.
+        parts: what it is loaded into.
         provenance: of this training.
         state: the state.
         state_path: its file, for messages.
-        changed: another degradation is meant.
+        changed: allow a state of another degradation.
 
     Raises:
         CheckpointError: damaged files, or a state of another training.

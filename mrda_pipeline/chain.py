@@ -22,7 +22,7 @@ WEIGHTS = "models/net_g_latest.pth"  # of a run
 
 
 class Variant(Section):
-    """One entry of `runs`: an option file, train_<stage>_x<scale>.yml beside the list, with a few changes."""
+    """One entry of `runs`: an option file, train_<stage>_x<scale>.yml in the folder of the list, with a few changes."""
 
     stage: Name
     weights: dict[str, Name] = Field({})
@@ -66,7 +66,7 @@ def read_runs(path: Path, kind: type[R], flag: str) -> R:
 
     Args:
         path: a file like options/demo/chain.yml or options/ablation/ablation.yml.
-        kind: what it holds.
+        kind: model of its content.
         flag: of the command line, for messages.
 
     Raises:
@@ -86,7 +86,7 @@ def read_runs(path: Path, kind: type[R], flag: str) -> R:
 def needed(runs: dict[str, Variant], names: Iterable[str]) -> list[str]:
     """These runs and all that they build on, each once, in the order of the list."""
     found = set(names)
-    for name, variant in reversed(runs.items()):  # a run's weights stand above it
+    for name, variant in reversed(runs.items()):  # a run's weights are listed above it
         if name in found:
             found.update(variant.weights.values())
     return [name for name in runs if name in found]

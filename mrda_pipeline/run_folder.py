@@ -39,7 +39,7 @@ def prepare_folder(run: Run, start: StartState) -> None:
     """Make the run's folder; an earlier run that does not go on is moved aside.
 
     Raises:
-        UserError: the folder holds other things than a training, or cannot be written.
+        UserError: the folder contains other things than a training, or cannot be written.
     """
     folder = Path(run.opt["path"]["run"])
     try:

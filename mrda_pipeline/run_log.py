@@ -1,4 +1,4 @@
-"""What a training tells while it runs: BasicSR's lines, TensorBoard's curves, events.jsonl."""
+"""What a training logs while it runs: BasicSR's lines, TensorBoard's curves, events.jsonl."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParal
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write `content` so that `path` holds either all of it or what it held before.
+    """Write `content` so that `path` has either all of it or its earlier content.
 
     Raises:
         UserError: the file system refused; nothing half-written stays behind.
@@ -217,12 +217,12 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def load_moments(optimizer: torch.optim.Adam, stored: dict[str, Any], path: Path) -> None:
-    """Give an optimizer the moments that its `state_dict` once held; its settings stay.
+    """Load the moments of an earlier `state_dict` into an optimizer; its settings stay.
 
     Each moment is copied into the layout of its weight: torch would keep the file's, which fused steps do not look at.
 
     Raises:
-        CheckpointError: they do not, or are not finite.
+        CheckpointError: they do not fit, or are not finite.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -252,16 +252,16 @@ def load_moments(optimizer: torch.optim.Adam, stored: dict[str, Any], path: Path
 
 
 class Provenance(NamedTuple):
-    """Where weights come from; stored beside them and compared when a stage takes them up."""
+    """Where weights come from; stored with them and compared when a stage loads them."""
 
     stage: str
     scale: int
     degradation: str | None
-    """What the weights were trained on; None where nobody wrote it down."""
+    """What the weights were trained on; None where the file does not say."""
 
 
 def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
-    """Where the content of a file comes from; None if nobody wrote it down.
+    """Where the content of a file comes from; None if the file does not say.
 
     Raises:
         CheckpointError: what is written there makes no sense.

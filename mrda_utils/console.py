@@ -39,7 +39,7 @@ class _Lasting:
 def lasting_console() -> Iterator[Callable[[], OSError | None]]:
     """Let a program go on when nobody can read what it prints.
 
-    Yields a function that tells why standard output could not be written, or None; a closed pipe is no failure, since
+    Yields a function that returns why standard output could not be written, or None; a closed pipe is no failure, since
     `| head` wants no more.
     """
     for descriptor in (0, 1, 2):

@@ -1,6 +1,6 @@
-"""One process or several: what torchrun or Slurm say, the device of this process, and how processes agree.
+"""One process or several: the variables of torchrun or Slurm, the device of this process, and how processes agree.
 
-What processes tell each other here travels over gloo, on CUDA too: no GPU is waited for.
+Messages between processes here use gloo, on CUDA too: no GPU is waited for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.distributed as dist
 from mrda_utils.errors import UserError
 
 T = TypeVar("T")
-LOST = r"Connection (closed|reset)|Broken pipe|[Tt]imed out"  # how gloo tells that another process is gone or silent
+LOST = r"Connection (closed|reset)|Broken pipe|[Tt]imed out"  # gloo's messages when another process is gone or silent
 PATIENCE = 30  # seconds that leaving the process group may take after an error
 
 
@@ -57,10 +57,10 @@ def environment_number(variable: str, default: int, least: int = 0) -> int:
 
 
 def _place() -> tuple[int, int, int]:
-    """Rank, number of processes and rank on this node, as the environment has them.
+    """Rank, number of processes and rank on this node, from the environment.
 
     Raises:
-        UserError: they make no sense.
+        UserError: they are inconsistent.
     """
     world_size, rank, local_rank = (
         environment_number("WORLD_SIZE", 1, 1),
@@ -135,7 +135,7 @@ def start(launcher: str, device: str, timeout: int) -> Process:
 def stop() -> None:
     """Leave the process group; while an exception is on its way out, within PATIENCE seconds.
 
-    To destroy NCCL's group is to wait for all that is pending, which never ends if another process is gone, and holds
+    Destroying NCCL's group waits for all that is pending, which never ends if another process is gone, and keeps
     a lock that aborting needs: after an exception it is aborted at once. With gloo nothing is pending.
     """
     if not dist.is_initialized():

@@ -1,9 +1,9 @@
-"""Train variants of the networks and print the paper's ablation tables with ours beside them.
+"""Train variants of the networks and print the paper's ablation tables with our results.
 
     python scripts/ablation.py T1 T2 S3 --seeds 0 1 2
     python scripts/ablation.py T2 S3 --options options -o results/ablation_paper
 
-The same command goes on where an earlier one ended; docs/ablation.md tells what there is.
+The same command resumes where an earlier one ended; docs/ablation.md lists the rows.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def markdown(title: str, table: Table, cells: list[dict]) -> str:
 
 
 def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
-    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter.
+    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print tables.md.
 
     Of two values of one run and column the later one counts.
     """

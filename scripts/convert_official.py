@@ -2,7 +2,7 @@
 
 python scripts/convert_official.py model.pt -o out.pth [--reverse]
 
-Student, teacher and MLN are told apart by their keys; scale, widths and number of blocks are read off the shapes.
+Student, teacher and MLN are recognised by their keys; scale, widths and number of blocks are read off the shapes.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def build(weights: Weights, kind: str, source: Path) -> nn.Module:
     """The network whose sizes these weights, under the authors' names, have; not yet filled with them.
 
     Raises:
-        CheckpointError: a layer that tells the size is missing, or its size belongs to no scale.
+        CheckpointError: a layer that determines the size is missing, or its size belongs to no scale.
     """
     prefix = "" if kind == "MLN" else "G."
     for name in (f"{prefix}head.0.weight", f"{prefix}tail.0.0.weight", FIRST_KEYS[kind]):
@@ -134,9 +134,9 @@ def check(weights: Weights, expected: Weights, source: Path) -> None:
             if name in weights and (weights[name].shape, weights[name].dtype) != (t.shape, t.dtype)
         ],
     }
-    told = [f"{what}: {shown(names)}" for what, names in differences.items() if names]
-    if told:
-        raise CheckpointError(f"{source}: {'; '.join(told)}")
+    problems = [f"{what}: {shown(names)}" for what, names in differences.items() if names]
+    if problems:
+        raise CheckpointError(f"{source}: {'; '.join(problems)}")
 
 
 def from_official(source: Path, target: Path) -> str:
@@ -166,7 +166,7 @@ def to_official(source: Path, target: Path) -> str:
     """Read this project's weights (averaged ones where there are any), write a bare state dict; return what it is.
 
     Raises:
-        CheckpointError: a damaged file, or a network that the authors' layout cannot hold.
+        CheckpointError: a damaged file, or a network that does not exist in the authors' layout.
     """
     weights = checkpoint.weights_of(checkpoint.load(source), "params_ema", source)
     first = weights.get("den.body.0.weight")

@@ -26,7 +26,7 @@ from mrda_utils.shipped import PREFIX, shipped_weights
 
 
 def convert(source: Path, target: Path, title: str | None) -> str:
-    """Convert one file; return what it holds.
+    """Convert one file; return a description of its content.
 
     Raises:
         UserError: a file that cannot be read or written, or is not one of this project's networks.

@@ -63,7 +63,7 @@ def export(weights: str, output: Path, kind: Kind = "whole") -> list[Path]:
 
 
 def _contents(net: MRDANet, title: str, kind: Kind) -> dict[str, bytes]:
-    """What each file will hold, by what its name has behind that of the network."""
+    """Content of each file, by the suffix that its name adds to that of the network."""
     with extra("ncnn" if kind == "ncnn" else "onnx"):
         from mrda_inference.onnx_graphs import onnx_halves, onnx_whole
 

@@ -181,7 +181,7 @@ class Embedded(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """How well the degradation of an unseen crop is told by the labels of its nearest neighbours."""
+    """Accuracy of classifying the degradation of an unseen crop by its nearest neighbours."""
 
     figure: str
     network: str
@@ -297,7 +297,7 @@ def represented(
     about: str,
     device: torch.device,
 ) -> Representations:
-    """Representations of each crop under each degradation, and how well neighbours tell the degradation."""
+    """Representations of each crop under each degradation, and the accuracy of nearest neighbours."""
     pairs = [(lq[None].to(device), x[None].to(device)) for own in lqs for lq, x in zip(own, gt, strict=True)]
     idrs = torch.cat([idr(*pair) for pair in progress_bar(about, True, pairs, leave=False)]).float().cpu().numpy()
     plane = TSNE(perplexity=min(30, (len(idrs) - 1) / 3), init="pca", random_state=0).fit_transform(idrs)
@@ -475,7 +475,7 @@ def draw_steps(args: argparse.Namespace) -> None:
 
 
 FIGURES = {
-    "idr": (draw_idr, "representations in t-SNE's plane, and how well neighbours tell the degradation (Fig. 7, 8)"),
+    "idr": (draw_idr, "representations in t-SNE's plane, and accuracy of nearest neighbours (Fig. 7, 8)"),
     "rdam": (draw_rdam, "modulation maps of the student (Fig. 10)"),
     "adaptation": (draw_adaptation, "PSNR over the steps of adaptation of one teacher (Fig. 9a)"),
     "steps": (draw_steps, "PSNR over the steps that teacher and student were trained with (Fig. 9b)"),

@@ -4,7 +4,7 @@
     python scripts/prepare_data.py -i datasets/Set5/HR --lmdb
     python scripts/prepare_data.py -i datasets/DF2K/HR --verify
 
-The same command goes on where an earlier one ended; docs/data.md tells the whole way.
+The same command resumes where an earlier one ended; docs/data.md has the whole procedure.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def read_manifest(output: Path, sizes: Sizes) -> dict[str, Done]:
     """Return what earlier runs have cut; the output folder is new, or was made by these `sizes`.
 
     Raises:
-        UserError: it holds other things.
+        UserError: it contains other things.
     """
     path = output / MANIFEST
     if not path.exists():
@@ -200,7 +200,7 @@ def cut(stem: str, path: Path, output: Path, sizes: Sizes) -> Done:
 def cut_all(inputs: list[str], output: Path, sizes: Sizes, workers: int | None) -> tuple[int, int]:
     """Cut what has not been cut yet; return the numbers of images that could not be used, and of all.
 
-    An image is complete when it stands in the manifest, its file has not changed, and its sub-images are there.
+    An image is complete when the manifest lists it, its file has not changed, and its sub-images are there.
     """
     done = read_manifest(output, sizes)
     images = find_images(inputs, output, done)

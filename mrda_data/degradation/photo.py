@@ -45,7 +45,7 @@ class Photo(Section):
 class PhotoDegradation:
     """Blur, downsampling, noise, JPEG; when passed on, resizing, sharpening and JPEG again.
 
-    A task holds what happens alone: `sigma` (pixels of gt); `noise_sigma_255` or `poisson_scale`, and `gray_noise`;
+    A task has only what is applied: `sigma` (pixels of gt); `noise_sigma_255` or `poisson_scale`, and `gray_noise`;
     `jpeg_quality`; when passed on, `second_resize` (sides of the first image over those of lq), `resize_mode`,
     `sharpen_amount` and `second_jpeg_quality`. An empty task is bicubic downsampling.
 

@@ -95,7 +95,7 @@ class RealESRGAN(Section):
 class RealESRGANDegradation:
     """Blur, resize, noise and JPEG, twice; a final sinc filter before or after the second JPEG.
 
-    A task holds, for the first round,
+    A task contains, for the first round,
 
     - `kernel_type`, `kernel_size` (pixels) and `omega_c` (cut-off of a sinc kernel, radians a pixel) or `sigma_x`,
       `sigma_y` (pixels), `theta` (radians), `beta` (exponent; 1 for a Gaussian),
@@ -165,7 +165,7 @@ def _draw_size(opt: dict[str, Any], generator: torch.Generator) -> int:
 def _draw_kernel(opt: dict[str, Any], generator: torch.Generator) -> Task:
     size = _draw_size(opt, generator)
     if chance(generator, opt["sinc_prob"]):
-        lowest = math.pi / 3 if size < 13 else math.pi / 5  # a small kernel cannot hold a low cut-off
+        lowest = math.pi / 3 if size < 13 else math.pi / 5  # a small kernel cannot represent a low cut-off
         return {"kernel_type": "sinc", "kernel_size": size, "omega_c": uniform(generator, lowest, math.pi)}
     kind = choice(generator, opt["kernel_list"], opt["kernel_prob"])
     sigma_x = sigma_y = uniform(generator, *opt["blur_sigma"])
