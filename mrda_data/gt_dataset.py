@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from mrda_data.images import ImageError
 from mrda_data.pixel_cache import cached
 from mrda_data.sources import JoinedSource, check_source, first_ten, open_source
+from mrda_data.transfer import send
 from mrda_utils.seeding import numpy_generator
-from mrda_utils.transfer import send
 
 
 @DATASET_REGISTRY.register()

@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 
 from mrda_data.degradation import Task
 from mrda_eval.complexity import timed
+from mrda_eval.progress import progress_bar
 from mrda_metric import Metric, MetricError
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
-from mrda_utils.progress import progress_bar
 
 
 class Item(NamedTuple):

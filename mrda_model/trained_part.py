@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mrda_model import training_state
 from mrda_model.guarded_step import Step, guarded_step
 from mrda_utils import checkpoint
 
@@ -67,11 +68,11 @@ class TrainedPart:
         Raises:
             CheckpointError: damaged, or of another network.
         """
-        path = checkpoint.network_of_state(state_path, self.label)
+        path = training_state.network_of_state(state_path, self.label)
         checkpoint.load_network(self.net, path, "params")
         if self.ema is not None:
             checkpoint.load_network(self.ema, path, "params_ema")
-        checkpoint.load_moments(self.optimizer, moments, state_path)
+        training_state.load_moments(self.optimizer, moments, state_path)
 
 
 def resume_parts(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mrda_model import training_state
 from mrda_options.command_line import Run
 from mrda_pipeline.start_state import StartState
-from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from mrda_utils.files import write_text
 
@@ -70,6 +70,6 @@ def _archive(folder: Path) -> None:
 
 def _abandon_newer_states(folder: Path, iteration: int) -> None:
     """Rename states beyond `iteration`: the run goes on from there, and they are damaged or of another course."""
-    for path in checkpoint.states(folder):
+    for path in training_state.states(folder):
         if int(path.stem) > iteration:
             path.replace(path.with_name(f"{path.name}.abandoned"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from mrda_model import training_state
 from mrda_model.frozen import degradation_name
 from mrda_options.command_line import Run
 from mrda_utils import checkpoint
@@ -31,9 +32,9 @@ def find_start(run: Run) -> StartState:
         CheckpointError: there are states, and none can be read.
     """
     damaged = []
-    for path in checkpoint.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []:
+    for path in training_state.states(Path(run.opt["path"]["training_states"])) if run.auto_resume else []:
         try:
-            state = checkpoint.load_state(path)
+            state = training_state.load_state(path)
             for weights in weights_of_state(run, path):
                 checkpoint.load(weights)
         except checkpoint.CheckpointError as error:
@@ -43,7 +44,7 @@ def find_start(run: Run) -> StartState:
             return StartState(path, state, damaged)
     if "resume_state" in run.opt["path"]:
         path = Path(run.opt["path"]["resume_state"])
-        return StartState(path, checkpoint.load_state(path), damaged)
+        return StartState(path, training_state.load_state(path), damaged)
     if damaged:
         raise checkpoint.CheckpointError(
             f"--auto_resume: no checkpoint of {run.opt['path']['run']} can be used; {damaged[0]}; mend or delete them, "
@@ -55,7 +56,7 @@ def find_start(run: Run) -> StartState:
 def weights_of_state(run: Run, state_path: Path) -> list[Path]:
     """Files of the weights that belong to a state of this run."""
     labels = ("g", "d") if "network_d" in run.opt else ("g",)
-    return [checkpoint.network_of_state(state_path, label) for label in labels]
+    return [training_state.network_of_state(state_path, label) for label in labels]
 
 
 def is_finished(opt: dict, start: StartState) -> bool:

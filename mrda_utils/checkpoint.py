@@ -1,4 +1,4 @@
-"""The only module that writes and reads weights and training states."""
+"""The only module that writes and reads files of tensors: weights, and what `mrda_model.training_state` stores."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import re
 import stat
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
-from annotated_types import Ge, Len, Lt
-from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from torch import Tensor, nn
-from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
@@ -31,29 +28,7 @@ class CheckpointError(UserError):
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
 
 
-_LONGEST_TEXT = 10_000  # of a provenance, characters
-_Text = Annotated[str, Len(0, _LONGEST_TEXT)]
-_Condition = Annotated[str, Len(0, 500_000)]  # an option, of a file of 100,000 characters at most
-
-
-class _Best(TypedDict):
-    val: float
-    iter: int
-
-
-class _State(TypedDict):
-    """A training state, as far as its reader relies on it."""
-
-    iter: Annotated[int, Ge(0), Lt(2**63)]
-    mrda: dict[str, Any]
-    optimizers: list[dict[str, Any]]
-    best_metric_results: dict[str, dict[str, _Best]]
-    validated_iter: Annotated[int, Ge(0), Lt(2**63)]
-    skipped: Annotated[list[float], Len(2, 2)]
-    conditions: NotRequired[dict[_Text, _Condition]]  # since 0.3.0
-
-
-_STATE = TypeAdapter(_State)
+LONGEST_TEXT = 10_000  # of a provenance, characters
 _LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
@@ -199,58 +174,6 @@ def _copied(content: Any) -> Any:
     return type(content)(map(_copied, content)) if isinstance(content, list | tuple) else content
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
-    """Read a training state.
-
-    Raises:
-        CheckpointError: see `load`; or it is no training state of this project.
-    """
-    content = load(path)
-    try:
-        _STATE.validate_python(content, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in first["loc"])
-        raise CheckpointError(f"{path}: no training state of this project ({where}: {first['msg']})") from error
-    _provenance(content, path)
-    return content
-
-
-def load_moments(optimizer: torch.optim.Adam, stored: dict[str, Any], path: Path) -> None:
-    """Load the moments of an earlier `state_dict` into an optimizer; its settings stay.
-
-    Each moment is copied into the layout of its weight: torch would keep the file's, which fused steps do not look at.
-
-    Raises:
-        CheckpointError: they do not fit, or are not finite.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def fits(index: Any, moments: Any) -> bool:
-        if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(moments, dict):
-            return False
-        shapes = {"step": torch.Size(), "exp_avg": parameters[index].shape, "exp_avg_sq": parameters[index].shape}
-        return moments.keys() == shapes.keys() and all(
-            isinstance(moment, Tensor)
-            and moment.dtype.is_floating_point
-            and moment.shape == shapes[name]
-            and bool(moment.isfinite().all())
-            for name, moment in moments.items()
-        )
-
-    state = stored.get("state")
-    if not isinstance(state, dict) or not all(fits(index, moments) for index, moments in state.items()):
-        raise CheckpointError(f"{path}: the optimizer's state does not fit the network, or is not finite")
-    moments = {
-        index: {
-            name: moment.clone() if name == "step" else torch.empty_like(parameters[index]).copy_(moment)
-            for name, moment in own.items()
-        }
-        for index, own in state.items()
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 class Provenance(NamedTuple):
     """Where weights come from; stored with them and compared when a stage loads them."""
 
@@ -260,7 +183,7 @@ class Provenance(NamedTuple):
     """What the weights were trained on; None where the file does not say."""
 
 
-def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
+def provenance_of(content: dict[str, Any], path: str | Path) -> Provenance | None:
     """Where the content of a file comes from; None if the file does not say.
 
     Raises:
@@ -273,7 +196,7 @@ def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
     texts = [text for text in (stage, degradation) if text is not None]
     if (
         stage is None
-        or not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts)
+        or not all(isinstance(text, str) and len(text) <= LONGEST_TEXT for text in texts)
         or type(scale) is not int
         or not 1 <= scale <= 100
     ):
@@ -357,7 +280,7 @@ def load_network(
         CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
     """
     content = load(path)
-    if origin := _provenance(content, path):
+    if origin := provenance_of(content, path):
         wanted = (stage,) if isinstance(stage, str) else stage
         if wanted is not None and origin.stage not in wanted:
             raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
@@ -376,44 +299,3 @@ def load_network(
     except RuntimeError as error:
         reason = _other_sizes(net, weights) or reasons(error)
         raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error
-
-
-def states(folder: Path) -> list[Path]:
-    """Return the training states of a run, newest first."""
-    found = [p for p in folder.glob("*.state") if re.fullmatch(r"\d+", p.stem)] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.stem), reverse=True)
-
-
-def network_of_state(state_path: Path, label: str) -> Path:
-    """Return the weights file that belongs to `<run>/training_states/<iteration>.state`."""
-    return state_path.parent.parent / "models" / f"net_{label}_{state_path.stem}.pth"
-
-
-def prune(run: Path, keep_last: int | None) -> None:
-    """Delete all but the newest `keep_last` states of a run and the weights that belong to them; None keeps all.
-
-    A damaged state does not count among them, so the last good one is never deleted. States that the run did not go on
-    from (`6.state.abandoned`) go with their weights, unless there is a state of that iteration again. `net_g_best.pth`
-    and `net_g_latest.pth` belong to no state and stay.
-
-    Raises:
-        CheckpointError: a file that cannot be deleted.
-    """
-    if keep_last is None:
-        return
-    folder, kept, superfluous = run / "training_states", 0, []
-    for path in states(folder):
-        net_g, net_d = (network_of_state(path, label) for label in ("g", "d"))
-        if kept < keep_last:
-            kept += is_whole(path) and is_whole(net_g) and (is_whole(net_d) or not net_d.exists())
-        else:
-            superfluous.append(path)
-    for path in [*superfluous, *folder.glob("*.state.abandoned")]:
-        state = path.with_name(path.name.removesuffix(".abandoned"))
-        try:
-            path.unlink()  # first: a state without weights would be a damaged one
-            if not state.exists():
-                for label in ("g", "d"):
-                    network_of_state(state, label).unlink(missing_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

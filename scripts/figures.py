@@ -42,6 +42,7 @@ from mrda_data.images import ImageError
 from mrda_data.protocols import Case, protocol_cases
 from mrda_data.sources import open_source
 from mrda_eval.evaluation import Restorer, evaluate, means
+from mrda_eval.progress import progress_bar
 from mrda_eval.report import write_csv
 from mrda_metric import metrics_of
 from mrda_model.adaptation import Adaptation, adapted_features
@@ -51,7 +52,6 @@ from mrda_options.command_line import parse
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.files import written_whole
-from mrda_utils.progress import progress_bar
 from mrda_utils.seeding import torch_generator
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mrda_data.degradation.base import Task
-from mrda_utils.transfer import send
+from mrda_data.transfer import send
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_size: int = 21) -> Tensor:

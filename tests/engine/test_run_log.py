@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mrda_eval import progress
 from mrda_model.adaptation import adapt, adaptation_errors, super_resolve
-from mrda_utils import progress
 from mrda_utils.resize import imresize
 from tests.engine.conftest import events
 from tests.model.conftest import stage_options, train

@@ -15,6 +15,7 @@ from mrda_data.images import ImageError
 from mrda_eval import pictures
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import MetricError, metrics_of
+from mrda_model import training_state
 from mrda_pipeline import validation
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
@@ -52,7 +53,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
     opt = options(tmp_path, {"psnr": PSNR})
     with pytest.raises(UserError, match="V: cannot be measured"):
         train(opt)
-    state = checkpoint.load_state(tmp_path / opt["name"] / "training_states/3.state")
+    state = training_state.load_state(tmp_path / opt["name"] / "training_states/3.state")
     assert (state["iter"], state["validated_iter"]) == (3, 0)
     monkeypatch.undo()
     folder = train(opt, "--auto_resume")  # validates first
@@ -60,7 +61,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
         ("validation", 3),
         ("validation", 6),
     ]
-    assert checkpoint.load_state(folder / "training_states/6.state")["validated_iter"] == 6
+    assert training_state.load_state(folder / "training_states/6.state")["validated_iter"] == 6
 
 
 def restored_with(value):

@@ -10,6 +10,7 @@ from basicsr.models import build_model
 
 from mrda_arch import MLN
 from mrda_data import GTDataset
+from mrda_model import training_state
 from mrda_model.adaptation import stack
 from mrda_options.command_line import parse
 from mrda_pipeline.train_pipeline import train_pipeline
@@ -315,7 +316,7 @@ def test_going_back_to_an_earlier_state_abandons_the_later_ones(chain, tmp_path)
     shutil.copytree(chain / opt["name"], run)
     opt["path"]["resume_state"] = str(run / "training_states/3.state")
     train(opt)
-    assert [p.name for p in checkpoint.states(run / "training_states")] == ["4.state", "3.state"]
+    assert [p.name for p in training_state.states(run / "training_states")] == ["4.state", "3.state"]
 
 
 def test_a_state_beyond_total_iter_is_refused(chain, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from tests.engine.conftest import events
@@ -148,8 +149,8 @@ def test_pruning_never_deletes_the_last_good_checkpoint(chain, tmp_path, faults,
     shutil.copy(run / "models/net_g_6.pth", run / "models/net_g_9.pth")
     DAMAGES[damage](run / file, random.Random(0))
     with faults.fault("pruning beside a damaged checkpoint"):
-        checkpoint.prune(run, 1)
-        assert [path.name for path in checkpoint.states(run / "training_states")] == ["9.state", "6.state"]
+        training_state.prune(run, 1)
+        assert [path.name for path in training_state.states(run / "training_states")] == ["9.state", "6.state"]
         assert sorted(path.name for path in (run / "models").iterdir()) == [
             "net_g_6.pth",
             "net_g_9.pth",

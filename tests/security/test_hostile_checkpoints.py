@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrda_arch import MLN
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from scripts.convert_official import from_official, to_official
@@ -314,10 +315,10 @@ STATE = {
 )
 def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
     torch.save(STATE, tmp_path / "3.state")
-    assert checkpoint.load_state(tmp_path / "3.state")["iter"] == 3
+    assert training_state.load_state(tmp_path / "3.state")["iter"] == 3
     torch.save(STATE | change, tmp_path / "3.state")
     with pytest.raises(CheckpointError, match=rf"3\.state: .*{where}"):
-        checkpoint.load_state(tmp_path / "3.state")
+        training_state.load_state(tmp_path / "3.state")
 
 
 @pytest.mark.parametrize(
@@ -338,17 +339,19 @@ def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
 )
 def test_moments_of_another_network_are_refused(state, tmp_path):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2, 3))])
-    checkpoint.load_moments(optimizer, {"state": {0: moments()}}, tmp_path / "3.state")
-    checkpoint.load_moments(optimizer, {"state": {}}, tmp_path / "3.state")
+    training_state.load_moments(optimizer, {"state": {0: moments()}}, tmp_path / "3.state")
+    training_state.load_moments(optimizer, {"state": {}}, tmp_path / "3.state")
     with pytest.raises(CheckpointError, match=r"3\.state: the optimizer's state does not fit"):
-        checkpoint.load_moments(optimizer, {"state": state}, tmp_path / "3.state")
+        training_state.load_moments(optimizer, {"state": state}, tmp_path / "3.state")
 
 
 def test_a_moment_of_one_number_gets_storage_of_its_own(tmp_path):
     weight = torch.nn.Parameter(torch.ones(200, 300))
     optimizer = torch.optim.Adam([weight], fused=True)
     expanded = {name: torch.zeros(()).expand(200, 300) for name in ("exp_avg", "exp_avg_sq")}
-    checkpoint.load_moments(optimizer, {"state": {0: {"step": torch.tensor(3.0), **expanded}}}, tmp_path / "3.state")
+    training_state.load_moments(
+        optimizer, {"state": {0: {"step": torch.tensor(3.0), **expanded}}}, tmp_path / "3.state"
+    )
     for name in expanded:
         moment = optimizer.state[weight][name]
         assert moment.stride() == (300, 1)
@@ -407,7 +410,7 @@ def changed_contents(draw):
 
 def check_any_file(path, data):
     path.write_bytes(data)
-    for read in (lambda: checkpoint.load_network(MLN(num_feat=4), path), lambda: checkpoint.load_state(path)):
+    for read in (lambda: checkpoint.load_network(MLN(num_feat=4), path), lambda: training_state.load_state(path)):
         with contextlib.suppress(CheckpointError):
             read()
 

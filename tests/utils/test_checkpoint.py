@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mrda_arch import MLN, MRDANet
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import UserError
@@ -200,7 +201,7 @@ def test_a_failed_write_of_safetensors_leaves_nothing(tmp_path):
 def test_a_foreign_state_is_refused(tmp_path):
     torch.save({"epoch": 1, "iter": 1, "optimizers": [], "schedulers": []}, tmp_path / "1.state")
     with pytest.raises(CheckpointError, match=r"1\.state: no training state of this project"):
-        checkpoint.load_state(tmp_path / "1.state")
+        training_state.load_state(tmp_path / "1.state")
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
@@ -245,8 +246,8 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
 def test_states_are_sorted_by_iteration_and_other_names_ignored(tmp_path):
     for name in ("5.state", "100.state", "20.state", "best.state", ".7.state.1.tmp", "x.pth"):
         (tmp_path / name).touch()
-    assert [p.name for p in checkpoint.states(tmp_path)] == ["100.state", "20.state", "5.state"]
-    assert checkpoint.states(tmp_path / "nowhere") == []
+    assert [p.name for p in training_state.states(tmp_path)] == ["100.state", "20.state", "5.state"]
+    assert training_state.states(tmp_path / "nowhere") == []
 
 
 def test_buffers_are_saved(tmp_path):
