@@ -16,9 +16,10 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
+from mrda_options.process import Process, start
 from mrda_utils import __version__
 from mrda_utils.arguments import HelpFormatter
-from mrda_utils.distributed import Process, environment_number, start
+from mrda_utils.distributed import environment_number
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights

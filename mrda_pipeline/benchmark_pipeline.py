@@ -23,9 +23,10 @@ from mrda_eval.tables import MethodCost
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
 from mrda_options.command_line import Run, parse
+from mrda_pipeline.process_group import contact_lost_ends, stop
 from mrda_pipeline.results import Results, write_results
 from mrda_pipeline.signals import noted_signals, requested_by, stop_requested
-from mrda_utils.distributed import any_rank, contact_lost_ends, gather, on_rank_0, stop
+from mrda_utils.distributed import any_rank, gather, on_rank_0
 from mrda_utils.errors import OptionError, Stopped, UserError
 from mrda_utils.fields import did_you_mean
 

@@ -14,9 +14,9 @@ from basicsr.utils.logger import init_wandb_logger
 from torch import Tensor
 
 from mrda_model.base_model import StageModel
+from mrda_options.process import Process
 from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
-from mrda_utils.distributed import Process
 from mrda_utils.memory import device_memory
 
 AVERAGED = 1000  # iterations that a mean goes back at most

@@ -29,13 +29,14 @@ from mrda_pipeline.conditions import (
 from mrda_pipeline.events import record
 from mrda_pipeline.launch import launch, processes_to_start
 from mrda_pipeline.log_file import run_logger
+from mrda_pipeline.process_group import contact_lost_ends, stop
 from mrda_pipeline.run_folder import lock, prepare_folder
 from mrda_pipeline.signals import noted_signals
 from mrda_pipeline.start_state import StartState, find_start, is_finished, weights_of_state
 from mrda_pipeline.training_loop import TrainingLoop
 from mrda_pipeline.workers import lost_workers_named
 from mrda_utils import __version__
-from mrda_utils.distributed import contact_lost_ends, on_rank_0, stop
+from mrda_utils.distributed import on_rank_0
 from mrda_utils.errors import UserError
 
 

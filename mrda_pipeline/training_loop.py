@@ -13,13 +13,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from mrda_eval.progress import progress_bar
 from mrda_model import training_state
 from mrda_model.base_model import StageModel
+from mrda_options.process import Process
 from mrda_pipeline.events import record
 from mrda_pipeline.run_log import RunLog
 from mrda_pipeline.sampler import StepSampler
 from mrda_pipeline.signals import START_METHOD, leave_signals_to_parent, requested_by, stop_requested
 from mrda_pipeline.validation import validate
 from mrda_pipeline.workers import batches
-from mrda_utils.distributed import Process, any_rank, barrier
+from mrda_utils.distributed import any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
 from mrda_utils.memory import device_memory
 
