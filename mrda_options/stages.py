@@ -34,7 +34,9 @@ from mrda_options.sections import (
     TrainSet,
     Validation,
 )
-from mrda_utils.fields import LARGEST_BATCH, Count, MethodName, Name, Section
+from mrda_utils.fields import Count, MethodName, Name, Section
+
+LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
 
 
 class Options(Section):

@@ -70,12 +70,6 @@ def _possible_path(text: str) -> str:
     return _printable(text)
 
 
-LARGEST_WIDTH = 1024  # of a network: channels, blocks
-LARGEST_NETWORK = 2**30  # parameters, 4 GiB
-LARGEST_TABLES = 2**26  # numbers in a network's buffers, such as SwinIR's masks; and parameters, see `registered`
-MOST_MODULES = 10_000  # of a network, all layers counted; RCAN has 2,500
-LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
-
 Count = Annotated[int, Ge(1)]
 Range = Annotated[list[Annotated[float, Le(1000)]], Len(2, 2), AfterValidator(_ordered)]
 PositiveRange = Annotated[list[Annotated[float, Ge(0.001), Le(1000)]], Len(2, 2), AfterValidator(_ordered)]

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from mrda_arch import MLN, MRDANet
 from mrda_arch.rdan_arch import RGB_MEAN
+from mrda_options.registered import LARGEST_WIDTH
 from mrda_utils import checkpoint
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import run
-from mrda_utils.fields import LARGEST_WIDTH
 
 Weights = dict[str, Tensor]
 
