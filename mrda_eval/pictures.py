@@ -16,7 +16,7 @@ from mrda_eval.evaluation import Restored, Row
 from mrda_eval.panel import boxed, side_by_side, write_picture
 from mrda_eval.tables import is_oracle
 from mrda_metric import Metric
-from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.files import write_bytes
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
 IMAGES = "visualization"  # folder of the SR images, as in BasicSR
@@ -107,11 +107,7 @@ def save_images(restored: Restored, folder: Path) -> None:
     file = f"{_plain_stem(name)}.png"
     for method, image in restored.sr.items():
         path = folder / method / restored.item["kernel"] / name.parent / file
-        with refusal_named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        data = cv2.imencode(".png", image)[1]
-        with written_whole(path) as opened:
-            opened.write(data)
+        write_bytes(cv2.imencode(".png", image)[1].tobytes(), path)
 
 
 def _plain_stem(name: Path) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
-from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.files import refusal_named, write_bytes, written_whole
 from mrda_utils.pickle_scan import MOST_DIMENSIONS
 
 
@@ -69,16 +69,11 @@ def save_safetensors(weights: dict[str, Tensor], origin: dict | None, about: dic
         path: file.
 
     Raises:
-        CheckpointError: the file system refused.
+        UserError: the file system refused.
     """
     metadata = about if origin is None else {**about, PROVENANCE_KEY: json.dumps(origin)}
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    write_bytes(data, path)
 
 
 def metadata(path: str | Path) -> dict[str, str]:

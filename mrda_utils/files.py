@@ -115,12 +115,17 @@ def user_cache() -> Path:
         raise UserError("HOME: not set, and this user has no home folder; name a folder in XDG_CACHE_HOME") from error
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8, folders included; see `written_whole`."""
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file, folders included; see `written_whole`."""
     with refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as file:
-        file.write(text.encode())
+        file.write(data)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8, folders included; see `written_whole`."""
+    write_bytes(text.encode(), path)
 
 
 def append_line(line: str, path: Path) -> None:

@@ -19,6 +19,7 @@ import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
 import csv
+import io
 import re
 from collections.abc import Callable
 from types import ModuleType
@@ -51,7 +52,7 @@ from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_options.command_line import parse
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, UserError, run
-from mrda_utils.files import written_whole
+from mrda_utils.files import write_bytes
 from mrda_utils.seeding import torch_generator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,13 +158,10 @@ def save(figure: Any, path: Path) -> None:
     Raises:
         UserError: the file system refused.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for kind in ("pdf", "png"):
-            with written_whole(path.with_suffix(f".{kind}")) as file:
-                figure.savefig(file, format=kind, dpi=120, bbox_inches="tight")
-    except OSError as error:
-        raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
+    for kind in ("pdf", "png"):
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, dpi=120, bbox_inches="tight")
+        write_bytes(data.getvalue(), path.with_suffix(f".{kind}"))
     pyplot().close(figure)
     print(f"{path}, and as .pdf")  # noqa: T201
 

@@ -33,7 +33,7 @@ from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, open_source
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import UserError, run
-from mrda_utils.files import written_whole
+from mrda_utils.files import write_bytes, write_text
 
 MANIFEST = "prepare_data.jsonl"
 PNG_COMPRESSION = 3
@@ -74,12 +74,6 @@ def starts(length: int, sizes: Sizes) -> list[int]:
     if length - sizes.crop_size - found[-1] > sizes.thresh_size:
         found.append(length - sizes.crop_size)
     return found
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    with written_whole(path) as file:
-        file.write(data)
 
 
 def for_each(items: list, work: Callable[[Any], Any], label: str, workers: int | None) -> Iterator[Any]:
@@ -190,10 +184,10 @@ def cut(stem: str, path: Path, output: Path, sizes: Sizes) -> Done:
     image = read_rgb8(path)
     corners = list(product(starts(image.shape[0], sizes), starts(image.shape[1], sizes)))
     done = Done(stem, str(path), [status.st_size, status.st_mtime_ns], len(corners))
-    (output / stem).parent.mkdir(parents=True, exist_ok=True)
     for name, (top, left) in zip(done.parts(), corners, strict=True):
         part = image[top : top + sizes.crop_size, left : left + sizes.crop_size, ::-1]
-        write(output / name, cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])[1].tobytes())
+        data = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])[1]
+        write_bytes(data.tobytes(), output / name)
     return done
 
 
@@ -222,7 +216,7 @@ def cut_all(inputs: list[str], output: Path, sizes: Sizes, workers: int | None) 
     if others:
         print(f"{output} also holds sub-images of {len(others)} images not in -i, such as {min(others)}")  # noqa: T201
     lines = [sizes._asdict(), *(entry._asdict() for entry in done.values())]
-    write(output / MANIFEST, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_text("".join(json.dumps(line) + "\n" for line in lines), output / MANIFEST)
     num_cut = 0
     with (output / MANIFEST).open("a", encoding="utf-8") as manifest:
         for entry in for_each(missing, lambda stem: cut(stem, images[stem], output, sizes), "Cutting", workers):
@@ -248,7 +242,7 @@ def pack(folder: Path, workers: int | None) -> None:
     ):
         raise UserError(f"{target}: was made from other images than {folder} holds now; delete it to have it made anew")
     if (folder / lr_set.MANIFEST).is_file():
-        write(target / lr_set.MANIFEST, (folder / lr_set.MANIFEST).read_bytes())
+        write_bytes((folder / lr_set.MANIFEST).read_bytes(), target / lr_set.MANIFEST)
     print(f"{target}: {len(source.names)} images")  # noqa: T201
 
 

@@ -193,7 +193,7 @@ def test_a_provenance_that_makes_no_sense_is_refused(tmp_path, origin):
 
 def test_a_failed_write_of_safetensors_leaves_nothing(tmp_path):
     (tmp_path / "models").touch()
-    with pytest.raises(CheckpointError, match=r"models/w\.safetensors: cannot be written"):
+    with pytest.raises(UserError, match=r"models/w\.safetensors: cannot be written"):
         save_as_safetensors(net().state_dict(), tmp_path / "models" / "w.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["models"]
 
