@@ -13,7 +13,7 @@ from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from tests.engine.conftest import events
 from tests.model.conftest import stage_options, train
-from tests.reliability.processes import alike, assert_nothing_lost, end, output_file, start
+from tests.reliability.processes import assert_nothing_lost, end, output_file, same_content, start
 
 SLOW = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def lose_a_bit(path, draw):
     while True:
         path.write_bytes(flipped(data, draw.randrange(8 * len(data))))
         try:
-            if not alike(torch.load(path, weights_only=True), before):
+            if not same_content(torch.load(path, weights_only=True), before):
                 return
         except Exception:
             continue
@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(chain, tmp_path, faults, ti
         path.write_bytes(flipped(data, draw.randrange(8 * len(data))))
         faults.injected("any bit of a file flipped")
         try:
-            assert alike(checkpoint.load(path), before)
+            assert same_content(checkpoint.load(path), before)
         except CheckpointError:
             refused += 1
         faults.survived("any bit of a file flipped")
@@ -111,7 +111,7 @@ def test_files_without_checksums_are_loaded(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     for name in ("old.pth", "without.pth"):
-        assert alike(checkpoint.load(tmp_path / name), content)
+        assert same_content(checkpoint.load(tmp_path / name), content)
 
 
 WRONG = {
