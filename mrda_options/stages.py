@@ -7,33 +7,25 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, Lt
 from pydantic import Field, field_validator, model_validator
 
+from mrda_options.datasets import BenchmarkSet, LQSet, PairedSet, TrainSet
 from mrda_options.registered import degradation
 from mrda_options.sections import (
-    Adaptation,
-    AdversarialTrain,
     Baseline,
-    BenchmarkSet,
     Discriminator,
     Distributed,
     Logger,
-    LQSet,
     MetaPath,
-    MetaTrain,
     Metrics,
     Mln,
     MrdaKernelNet,
     MrdaNet,
-    NetworkTrain,
-    PairedSet,
     RestoringPath,
     RunPath,
     StudentPath,
-    StudentTrain,
     TestPath,
-    Train,
-    TrainSet,
     Validation,
 )
+from mrda_options.training import Adaptation, AdversarialTrain, MetaTrain, NetworkTrain, StudentTrain, Train
 from mrda_utils.fields import Count, MethodName, Name, Section
 
 LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21

@@ -36,8 +36,8 @@ from mrda_model.adaptation import Adaptation
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
 from mrda_options import validate
+from mrda_options.datasets import DataRoot
 from mrda_options.process import start
-from mrda_options.sections import DataRoot
 from mrda_pipeline.chain import Runs, needed, read_runs, run_options, train, weights_path
 from mrda_utils.arguments import HelpFormatter
 from mrda_utils.errors import OptionError, run
