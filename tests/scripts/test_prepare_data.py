@@ -16,9 +16,9 @@ from PIL import Image
 from mrda_data.images import read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import FolderSource
+from mrda_data.sub_images import Sizes, starts
 from mrda_utils.errors import UserError
 from scripts import prepare_data
-from scripts.prepare_data import Sizes, starts
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--crop_size", "32", "--step", "16", "--workers", "2")

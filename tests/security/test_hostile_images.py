@@ -25,8 +25,9 @@ from mrda_data.images import MAX_BYTES, ImageError, decode_rgb8, image_size, rea
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.lr_set import LRSet, write_lr_set
 from mrda_data.sources import FolderSource
+from mrda_data.sub_images import Sizes, cut_all, read_manifest
 from mrda_utils.errors import UserError
-from scripts.prepare_data import Sizes, cut_all, pack, read_manifest
+from scripts.prepare_data import pack
 from tests.security.conftest import LONG, SHORT, damaged
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
