@@ -89,7 +89,7 @@ def _read_meta_info(path: Path) -> list[str]:
             raise ImageError(f"{path} line {number}: expected 'name.png (height,width,channels) n', found {line!r}")
         check_name(match["name"], f"{path} line {number}")
         if _key(match["name"]) in names:
-            raise ImageError(f"{path} line {number}: key {_key(match['name'])!r} stands twice")
+            raise ImageError(f"{path} line {number}: key {_key(match['name'])!r} appears twice")
         names[_key(match["name"])] = match["name"]
     if not names:
         raise ImageError(f"{path}: no image in it")
@@ -158,7 +158,7 @@ def _check_keys(folder: Path, names: list[str]) -> None:
     for name in names:
         if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:
             raise ImageError(
-                f"{name!r}: a name that no LMDB holds; rename it (no control characters, at most 511 bytes)"
+                f"{name!r}: a name that no LMDB can store; rename it (no control characters, at most 511 bytes)"
             )
         other = keys.setdefault(_key(name), name)
         if other != name:

@@ -53,7 +53,7 @@ class LRSet:
         wrong = []
         for file in files:
             if file not in hashes:
-                wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
+                wrong.append(f"{file} is not listed in {MANIFEST}; the set was made of other images or kernels")
             elif file not in self._indices:
                 wrong.append(f"{file} is missing")
             elif sha256(self._source.encoded(self._indices[file])).hexdigest() != hashes[file]:

@@ -60,7 +60,7 @@ def _of_each_scale(kernels: Any) -> Any:
 
 def _distinct(values: list[float]) -> list[float]:
     if len(set(values)) < len(values):
-        raise ValueError(f"{values}: one stands twice")
+        raise ValueError(f"{values}: one appears twice")
     return values
 
 

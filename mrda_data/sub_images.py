@@ -97,7 +97,7 @@ def read_manifest(output: Path, sizes: Sizes) -> dict[str, Done]:
     path = output / MANIFEST
     if not path.exists():
         if output.exists() and any(not entry.name.startswith(".") for entry in output.iterdir()):
-            raise UserError(f"-o {output}: holds files that this script has not made; name a new folder")
+            raise UserError(f"-o {output}: contains files that this script has not made; name a new folder")
         return {}
     lines = []
     for line in path.read_bytes().splitlines():
@@ -123,7 +123,7 @@ def find_images(inputs: list[str], output: Path, done: dict[str, Done]) -> dict[
     for folder in map(Path, inputs):
         here, there = folder.resolve(), output.resolve()
         if here.is_relative_to(there) or there.is_relative_to(here):
-            raise UserError(f"-o {output}: one of it and -i {folder} lies in the other; keep them apart")
+            raise UserError(f"-o {output}: one of it and -i {folder} is inside the other; keep them apart")
         for name in FolderSource(folder).names:
             path, stem = here / name, os.path.splitext(name)[0]
             others = {found.get(stem), Path(done[stem].source) if stem in done else None} - {path, None}
@@ -173,7 +173,7 @@ def cut_all(inputs: list[str], output: Path, sizes: Sizes, workers: int | None) 
             (output / part).unlink(missing_ok=True)
     others = done.keys() - images.keys()
     if others:
-        print(f"{output} also holds sub-images of {len(others)} images not in -i, such as {min(others)}")  # noqa: T201
+        print(f"{output} also contains sub-images of {len(others)} images not in -i, such as {min(others)}")  # noqa: T201
     lines = [sizes._asdict(), *(entry._asdict() for entry in done.values())]
     write_text("".join(json.dumps(line) + "\n" for line in lines), output / MANIFEST)
     num_cut = 0

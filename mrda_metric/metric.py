@@ -126,7 +126,7 @@ class Metric:
             try:
                 self.measure(*noise, where)
             except MetricError as error:
-                reason = f"it has no value on images of {height}x{width}, as {where} holds"
+                reason = f"it has no value on images of {height}x{width}, as in {where}"
                 raise MetricError(f"val.metrics.{self.name}: {reason}; use larger ones, or leave it out") from error
 
 

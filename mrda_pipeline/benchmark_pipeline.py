@@ -197,7 +197,7 @@ def _prepare_folder(folder: Path, name: str) -> None:
     """
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
     if found - {"panels", IMAGES} and f"{name}.yml" not in found:
-        raise UserError(f"path.results_root: {folder} holds other things than a test; choose another name")
+        raise UserError(f"path.results_root: {folder} contains other things than a test; choose another name")
     for pictures in ("panels", IMAGES):
         shutil.rmtree(folder / pictures, ignore_errors=True)
 

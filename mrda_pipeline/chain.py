@@ -46,7 +46,7 @@ class Runs(Section):
                 if other not in self.runs:
                     raise ValueError(f"runs.{name}.weights: {other!r} is no run, {did_you_mean(other, [*self.runs])}")
                 if other not in earlier:
-                    raise ValueError(f"runs.{name}.weights: {other!r} must stand above {name!r}")
+                    raise ValueError(f"runs.{name}.weights: {other!r} must be listed above {name!r}")
             earlier.append(name)
         return self
 

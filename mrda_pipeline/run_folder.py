@@ -46,7 +46,9 @@ def prepare_folder(run: Run, start: StartState) -> None:
         found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
         found -= {entry.name for entry in folder.glob(".*.tmp")}  # of a process that was killed
         if found and not found & {f"{run.opt['name']}.yml", "events.jsonl", "training_states"}:
-            raise UserError(f"path.experiments_root: {folder} holds other things than a training; choose another name")
+            raise UserError(
+                f"path.experiments_root: {folder} contains other things than a training; choose another name"
+            )
         for left_over in folder.rglob(".*.tmp"):
             left_over.unlink()
         if found and (start.path is None or start.path.parent.parent.resolve() != folder.resolve()):

@@ -47,8 +47,8 @@ def find_start(run: Run) -> StartState:
         return StartState(path, training_state.load_state(path), damaged)
     if damaged:
         raise checkpoint.CheckpointError(
-            f"--auto_resume: no checkpoint of {run.opt['path']['run']} can be used; {damaged[0]}; mend or delete them, "
-            "or start without --auto_resume, which moves the run aside and begins anew"
+            f"--auto_resume: no checkpoint of {run.opt['path']['run']} can be used; {damaged[0]}; repair or delete "
+            "them, or start without --auto_resume, which moves the run aside and starts over"
         )
     return StartState(None, None, damaged)
 

@@ -156,7 +156,7 @@ def load(path: str | Path) -> dict[str, Any]:
         except Exception as error:  # whatever a damaged or hostile file makes of the reader
             raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a checkpoint")
     return content
 
 
@@ -227,7 +227,7 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path}: no weights under {param_key!r} or 'params'")
     if not weights or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
-        raise CheckpointError(f"{path}: holds no weights of a network")
+        raise CheckpointError(f"{path}: contains no weights of a network")
     if sum(tensor.nbytes for tensor in weights.values()) > Path(path).stat().st_size:
         raise CheckpointError(f"{path}: damaged, its tensors are larger than the file")
     for name, tensor in weights.items():

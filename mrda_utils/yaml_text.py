@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for (_, key), count in keys.items():
             if count > 1:
-                raise yaml.composer.ComposerError(None, None, f"key {key!r} stands twice", node.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"key {key!r} appears twice", node.start_mark)
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:

@@ -63,7 +63,9 @@ def pack(folder: Path, workers: int | None) -> None:
     elif LmdbSource(target).names != source.names or max(time for _, time in source.stamps().values()) > (
         (target / "data.mdb").stat().st_mtime_ns
     ):
-        raise UserError(f"{target}: was made from other images than {folder} holds now; delete it to have it made anew")
+        raise UserError(
+            f"{target}: was made from other images than {folder} contains now; delete it to have it rebuilt"
+        )
     if (folder / lr_set.MANIFEST).is_file():
         write_bytes((folder / lr_set.MANIFEST).read_bytes(), target / lr_set.MANIFEST)
     print(f"{target}: {len(source.names)} images")  # noqa: T201

@@ -40,7 +40,7 @@ def options(tmp_path, metrics, *, max_side=48, **val):
 def test_a_metric_without_a_value_at_this_size_is_refused_before_anything_is_written(tmp_path, name, metric, side):
     opt = options(tmp_path, {name: metric}, max_side=side)
     opt["datasets"]["val"]["kernel_size"] = 21
-    with pytest.raises(MetricError, match=rf"val\.metrics\.{name}: it has no value on images of {side}x{side}, as V"):
+    with pytest.raises(MetricError, match=rf"val\.metrics\.{name}: it has no value on images of {side}x{side}, as in"):
         train(opt)
     assert not (tmp_path / opt["name"]).exists()
 

@@ -140,7 +140,7 @@ def test_images_gone_from_the_input_are_told(folder, tmp_path, monkeypatch, caps
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
     (folder / "a.png").unlink()
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
-    assert "also holds sub-images of 1 images not in -i, such as a" in capsys.readouterr().out
+    assert "also contains sub-images of 1 images not in -i, such as a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 14])
@@ -248,7 +248,7 @@ def test_an_outdated_lmdb_is_not_overwritten(folder, tmp_path, monkeypatch, chan
     command = ("-i", folder, "-o", tmp_path / "out", "--lmdb", *SMALL)
     prepare(monkeypatch, *command)
     save(folder / ("e.png" if change == "new" else "a.png"), seed=2)
-    with pytest.raises(UserError, match=r"out\.lmdb: was made from other images than .*out holds now; delete it"):
+    with pytest.raises(UserError, match=r"out\.lmdb: was made from other images than .*out contains now; delete it"):
         prepare(monkeypatch, *command)
 
 
@@ -275,11 +275,11 @@ MISTAKES = {
     "workers": (["-o", "{0}/o", "--workers", "0"], "--workers 0"),
     "lmdb": (["-o", "{0}/o.lmdb"], "name the folder of the sub-images"),
     "lmdb of nothing": (["-i", "{0}/empty", "--lmdb"], "empty: no image in it"),
-    "inside": (["-o", "{0}/HR/sub_images"], "lies in the other"),
-    "around": (["-o", "{0}"], "holds files that this script has not made"),
+    "inside": (["-o", "{0}/HR/sub_images"], "is inside the other"),
+    "around": (["-o", "{0}"], "contains files that this script has not made"),
     "no folder": (["-i", "{0}/nowhere", "-o", "{0}/o"], "nowhere: no such folder"),
     "no image": (["-i", "{0}/empty", "-o", "{0}/o"], "empty: no image in it"),
-    "foreign": (["-o", "{0}/foreign"], "holds files that this script has not made"),
+    "foreign": (["-o", "{0}/foreign"], "contains files that this script has not made"),
     "a file": (["-o", "{0}/foreign/a.png"], "a.png: cannot go on"),
     "verify nothing": (["-i", "{0}/nowhere.lmdb", "--verify"], "nowhere.lmdb does not exist"),
 }

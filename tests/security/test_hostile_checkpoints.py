@@ -145,7 +145,7 @@ FILES = {
     "another folder": (archive(b"\x80\x02}.", names=("b/data/0",)), "no data.pkl"),
     "methods as attributes": (
         archive(b"\x80\x02" + ORDERED_DICT + b")R}X\x05\x00\x00\x00itemsK\x01sb."),
-        "holds no weights",
+        "contains no weights",
     ),
     "dictionary of a wide tensor": (
         archive(b"\x80\x02" + ORDERED_DICT + WIDE_TENSOR + b"\x85R.", ONE_NUMBER),
@@ -162,9 +162,9 @@ FILES = {
         "a tensor that is larger than its numbers",
     ),
     "other names": (stored({"params": {("a", "b"): torch.ones(1)}}), "keys that are neither names nor numbers"),
-    "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "holds no weights"),
+    "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "contains no weights"),
     "deep list": (archive(b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."), "values within values"),
-    "a list": (stored([]), "holds a list"),
+    "a list": (stored([]), "contains a list"),
     "NaN": (
         stored({"params": NET.state_dict() | {"body.0.weight": torch.full_like(NET.body[0].weight, torch.nan)}}),
         r"body\.0\.weight is not finite",

@@ -295,7 +295,7 @@ def test_an_lr_set_only_vouches_for_files_that_were_asked_for(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/c.png").write_bytes(encoded("PNG"))
     (tmp_path / "set/SHA256SUMS").write_text(f"{digest}  ../secret.png\n{'0' * 64}  a.png\n" + "x" * 10_000)
-    with pytest.raises(ImageError, match=r"b\.png does not stand in SHA256SUMS"):
+    with pytest.raises(ImageError, match=r"b\.png is not listed in SHA256SUMS"):
         LRSet(str(tmp_path / "set"), ["b.png"])
 
 
