@@ -12,7 +12,7 @@ from mrda_data import BenchmarkDataset
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.degradation.kernels import gaussian_kernel, task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases, read_protocols
-from mrda_options.sections import BenchmarkSet
+from mrda_options.datasets import BenchmarkSet
 from mrda_utils.errors import OptionError
 
 # (sigma_x, sigma_y, degrees); the first as DASR's and CDFormer's tables print them

@@ -192,5 +192,5 @@ def test_panels_show_psnr_whatever_its_name_is(tmp_path, monkeypatch, name):
     image = np.zeros((48, 48, 3), np.uint8)
     rows = [Row("V", "a", "bicubic", "Bicubic", name, 31.234)]
     restored = Restored(0, dataset[0], image[::4, ::4], image, {"Bicubic": image}, rows, {}, [])
-    pictures.show(restored, dataset.opt, metrics_of({name: PSNR}), tmp_path, {})
+    pictures.write_example(restored, dataset.opt, metrics_of({name: PSNR}), tmp_path, {})
     assert "Bicubic 31.23 dB" in titles

@@ -16,7 +16,7 @@ from PIL import Image
 from mrda_data.images import read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import FolderSource
-from mrda_data.sub_images import Sizes, starts
+from mrda_data.sub_images import MANIFEST, Sizes, starts
 from mrda_utils.errors import UserError
 from scripts import prepare_data
 
@@ -163,7 +163,7 @@ def test_an_interrupted_run_leaves_whole_files_and_can_be_gone_on_with(folder, t
     whole = content(tmp_path / "whole")
     assert len(content(tmp_path / "out")) == stop_after
     assert content(tmp_path / "out").items() <= whole.items()
-    with (tmp_path / "out" / prepare_data.MANIFEST).open("a") as manifest:
+    with (tmp_path / "out" / MANIFEST).open("a") as manifest:
         manifest.write('{"stem": "a", "sou')  # as a kill would leave it
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
     assert content(tmp_path / "out") == whole
@@ -191,7 +191,7 @@ def test_kill_and_ctrl_c_leave_whole_files_and_the_same_command_goes_on(tmp_path
         save(tmp_path / f"HR/{i}.png", 300, 300, seed=i)
     sizes = ("--crop_size", "100", "--step", "20")  # 121 of them from each image
     prepare(monkeypatch, "-i", tmp_path / "HR", "-o", tmp_path / "whole", *sizes)
-    whole, manifest = content(tmp_path / "whole"), tmp_path / "out" / prepare_data.MANIFEST
+    whole, manifest = content(tmp_path / "whole"), tmp_path / "out" / MANIFEST
     for stop, complete in ((signal.SIGKILL, 1), (signal.SIGINT, 2)):
         process = start("-i", tmp_path / "HR", "-o", tmp_path / "out", *sizes, "--workers", "1")
         wait_until(lambda n=complete: manifest.exists() and manifest.read_text().count("\n") > n, process)
