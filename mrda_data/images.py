@@ -162,3 +162,10 @@ def read_rgb8(path: str | Path) -> np.ndarray:
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def centre(image: Tensor, max_side: int | None) -> Tensor:
+    """Central part (3, h, w) of an image (3, H, W), its sides `max_side` at most; all of it if that is None."""
+    height, width = (min(side, max_side or side) for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]

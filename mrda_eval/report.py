@@ -19,8 +19,12 @@ from mrda_utils.files import json_value, write_text
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file's content."""
+    digest = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _harmless(row: tuple) -> list:

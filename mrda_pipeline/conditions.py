@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mrda_data import PairedDataset
+from mrda_eval.report import file_hash
 from mrda_options.command_line import Run
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
@@ -105,14 +106,10 @@ def images_digest(dataset: Dataset) -> str:
 
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's content; "missing" where there is none to read."""
-    digest = sha256()
     try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_hash(path)
     except OSError:
         return "missing"
-    return digest.hexdigest()
 
 
 def check_agreement(own: dict[str, str], rank: int) -> None:
