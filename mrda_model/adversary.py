@@ -12,7 +12,7 @@ from mrda_model.adaptation import TaskBatch
 from mrda_model.parallel import parallel, reduced_once
 from mrda_model.perceptual import build_perceptual_loss
 from mrda_model.precision import autocast
-from mrda_utils import checkpoint
+from mrda_model.weights import load_network
 
 POWER_ITERATIONS = 20  # before the first step: largest singular values to a few percent
 DRIFT_STEPS = 100
@@ -36,7 +36,7 @@ class Adversary:
         for _ in range(POWER_ITERATIONS):
             self.power_iteration()
         if "pretrain_network_d" in opt["path"]:
-            checkpoint.load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
+            load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
         self.net_d = parallel(self.bare, device, broadcast_buffers=False) if opt["dist"] else self.bare
         self.cri_gan = build_loss(train_opt["gan_opt"]).to(device)
         self.cri_perceptual = None

@@ -26,6 +26,7 @@ from mrda_model.parallel import parallel, reduced_once
 from mrda_model.precision import autocast
 from mrda_model.restorers import network_restorer
 from mrda_model.trained_part import TrainedPart, resume_parts
+from mrda_model.weights import Provenance, load_network
 from mrda_utils import checkpoint
 
 
@@ -37,7 +38,7 @@ class StageModel(SRModel):
     adversary: Adversary | None = None  # with `network_d`
 
     def __init__(self, opt: dict) -> None:
-        self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
+        self.provenance = Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
         self.conditions: dict[str, str] = {}  # of the run, stored with its states
@@ -61,7 +62,7 @@ class StageModel(SRModel):
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params_ema") -> None:
         """Load the weights that this stage starts from."""
-        checkpoint.load_network(self.get_bare_model(net), load_path, stage=self.start_stage)
+        load_network(self.get_bare_model(net), load_path, stage=self.start_stage)
         get_root_logger().info(f"Loaded {load_path}")
 
     def init_training_settings(self) -> None:

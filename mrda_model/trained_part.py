@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mrda_model import training_state
 from mrda_model.guarded_step import Step, guarded_step
+from mrda_model.weights import Provenance, different_parts, load_network, save_network
 from mrda_utils import checkpoint
 
 
@@ -57,10 +58,10 @@ class TrainedPart:
         for averaged, buffer in zip(self.ema.buffers(), self.net.buffers(), strict=True):
             averaged.copy_(buffer)
 
-    def save(self, folder: Path, name: int | str, provenance: checkpoint.Provenance, iteration: int) -> None:
+    def save(self, folder: Path, name: int | str, provenance: Provenance, iteration: int) -> None:
         """Write `net_<label>_<name>.pth`."""
         nets = {"params": self.net} | ({} if self.ema is None else {"params_ema": self.ema})
-        checkpoint.save_network(nets, provenance, iteration, folder / f"net_{self.label}_{name}.pth")
+        save_network(nets, provenance, iteration, folder / f"net_{self.label}_{name}.pth")
 
     def resume(self, moments: dict[str, Any], state_path: Path) -> None:
         """Load the weights that belong to a training state, and the optimizer's moments in it.
@@ -69,15 +70,15 @@ class TrainedPart:
             CheckpointError: damaged, or of another network.
         """
         path = training_state.network_of_state(state_path, self.label)
-        checkpoint.load_network(self.net, path, "params")
+        load_network(self.net, path, "params")
         if self.ema is not None:
-            checkpoint.load_network(self.ema, path, "params_ema")
+            load_network(self.ema, path, "params_ema")
         training_state.load_moments(self.optimizer, moments, state_path)
 
 
 def resume_parts(
     parts: list[TrainedPart],
-    provenance: checkpoint.Provenance,
+    provenance: Provenance,
     state: dict[str, Any],
     state_path: Path,
     changed: bool = False,
@@ -96,7 +97,7 @@ def resume_parts(
     """
     for key, value in provenance._asdict().items():
         if state["mrda"][key] != value and not (changed and key == "degradation"):
-            theirs, ours = checkpoint.different_parts(str(state["mrda"][key]), str(value))
+            theirs, ours = different_parts(str(state["mrda"][key]), str(value))
             raise checkpoint.CheckpointError(f"{state_path}: {key} is '{theirs}', the option file's '{ours}'")
     if len(parts) != len(state["optimizers"]):
         there, here = ("without", "with") if len(parts) > 1 else ("with", "without")

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
 
-from mrda_utils.checkpoint import LONGEST_TEXT, CheckpointError, is_whole, load, provenance_of
+from mrda_model.weights import Text, provenance_of
+from mrda_utils.checkpoint import CheckpointError, is_whole, load
 
-_Text = Annotated[str, Len(0, LONGEST_TEXT)]
 _Condition = Annotated[str, Len(0, 500_000)]  # an option, of a file of 100,000 characters at most
 
 
@@ -32,7 +32,7 @@ class _State(TypedDict):
     best_metric_results: dict[str, dict[str, _Best]]
     validated_iter: Annotated[int, Ge(0), Lt(2**63)]
     skipped: Annotated[list[float], Len(2, 2)]
-    conditions: NotRequired[dict[_Text, _Condition]]  # since 0.3.0
+    conditions: NotRequired[dict[Text, _Condition]]  # since 0.3.0
 
 
 _STATE = TypeAdapter(_State)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from mrda_model import training_state
 from mrda_model.frozen import degradation_name
+from mrda_model.weights import Provenance
 from mrda_options.command_line import Run
 from mrda_utils import checkpoint
 
@@ -64,7 +65,7 @@ def is_finished(opt: dict, start: StartState) -> bool:
     total, latest = opt["train"]["total_iter"], Path(opt["path"]["models"]) / "net_g_latest.pth"
     if start.state is None or start.path.parent != Path(opt["path"]["training_states"]):
         return False
-    provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
+    provenance = Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
     if start.state["mrda"] != provenance._asdict():
         return False  # of another training, which is refused
     validated = len(opt["datasets"]) == 1 or start.state["validated_iter"] == total

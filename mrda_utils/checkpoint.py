@@ -1,4 +1,4 @@
-"""The only module that writes and reads files of tensors: weights, and what `mrda_model.training_state` stores."""
+"""The only module that writes and reads files of tensors: weights and training states."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
@@ -28,9 +28,8 @@ class CheckpointError(UserError):
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
 
 
-LONGEST_TEXT = 10_000  # of a provenance, characters
 _LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
-_WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
@@ -169,54 +168,6 @@ def _copied(content: Any) -> Any:
     return type(content)(map(_copied, content)) if isinstance(content, list | tuple) else content
 
 
-class Provenance(NamedTuple):
-    """Where weights come from; stored with them and compared when a stage loads them."""
-
-    stage: str
-    scale: int
-    degradation: str | None
-    """What the weights were trained on; None where the file does not say."""
-
-
-def provenance_of(content: dict[str, Any], path: str | Path) -> Provenance | None:
-    """Where the content of a file comes from; None if the file does not say.
-
-    Raises:
-        CheckpointError: what is written there makes no sense.
-    """
-    if "mrda" not in content:
-        return None
-    origin = content["mrda"] if isinstance(content["mrda"], dict) else {}
-    stage, scale, degradation = (origin.get(key) for key in Provenance._fields)
-    texts = [text for text in (stage, degradation) if text is not None]
-    if (
-        stage is None
-        or not all(isinstance(text, str) and len(text) <= LONGEST_TEXT for text in texts)
-        or type(scale) is not int
-        or not 1 <= scale <= 100
-    ):
-        raise CheckpointError(f"{path}: damaged, what it says about its stage, scale and degradation makes no sense")
-    return Provenance(stage, scale, degradation)
-
-
-def different_parts(a: str, b: str) -> tuple[str, str]:
-    """Of two lists of options, `name value, name value ...`, what the other lacks."""
-    parts_a, parts_b = (re.split(r", (?=\w+ )", text) for text in (a, b))
-    return (
-        ", ".join(part for part in parts_a if part not in parts_b),
-        ", ".join(part for part in parts_b if part not in parts_a),
-    )
-
-
-def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: int, path: Path) -> None:
-    """Write `nets` ({params: net} or {params, params_ema}) in BasicSR's layout, with provenance under `mrda`."""
-    content: dict[str, Any] = {
-        key: {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()} for key, net in nets.items()
-    }
-    content["mrda"] = {**provenance._asdict(), "iteration": iteration}
-    save(content, path)
-
-
 def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
     """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without wrappers' prefixes.
 
@@ -231,7 +182,7 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     if sum(tensor.nbytes for tensor in weights.values()) > Path(path).stat().st_size:
         raise CheckpointError(f"{path}: damaged, its tensors are larger than the file")
     for name, tensor in weights.items():
-        if tensor.dtype not in (*_WEIGHTS, *_INDICES):
+        if tensor.dtype not in (*WEIGHT_DTYPES, *_INDICES):
             raise CheckpointError(f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}, no weights")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
@@ -243,54 +194,3 @@ def reasons(error: RuntimeError) -> str:
     first, *found = [line.strip() for line in str(error).splitlines()]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(found[:3] or [first]) + more
-
-
-def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
-    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
-    try:
-        theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
-    except (AttributeError, ValueError):  # another network, or no weights of this one
-        return ""
-    differ = [key for key in ours if theirs[key] != ours[key]]
-    return "; ".join(f"{key} is {theirs[key]} in the file, {ours[key]} in the options" for key in differ)
-
-
-def load_network(
-    net: nn.Module,
-    path: str | Path,
-    param_key: str = "params_ema",
-    stage: str | tuple[str, ...] | None = None,
-    degradation: str | None = None,
-) -> None:
-    """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
-
-    Args:
-        net: network that takes the weights.
-        path: file.
-        param_key: what to prefer; without it, `params` serves.
-        stage: refuse the weights of a stage other than this or these (where the file says which).
-        degradation: refuse weights trained on another degradation (likewise).
-
-    Raises:
-        CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
-    """
-    content = load(path)
-    if origin := provenance_of(content, path):
-        wanted = (stage,) if isinstance(stage, str) else stage
-        if wanted is not None and origin.stage not in wanted:
-            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
-        if degradation is not None and origin.degradation not in (None, degradation):
-            theirs, ours = different_parts(origin.degradation, degradation)
-            raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
-        if getattr(net, "upscale", origin.scale) != origin.scale:
-            raise CheckpointError(f"{path}: weights for scale {origin.scale}, the option file says {net.upscale}")
-    weights, own = weights_of(content, param_key, path), net.state_dict()
-    for name in filter(own.__contains__, weights):
-        if weights[name].dtype not in (_WEIGHTS if own[name].dtype in _WEIGHTS else (own[name].dtype,)):
-            found, needed = (str(tensors[name].dtype).removeprefix("torch.") for tensors in (weights, own))
-            raise CheckpointError(f"{path}: {name} is of type {found}, {type(net).__name__} needs {needed}")
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = _other_sizes(net, weights) or reasons(error)
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from mrda_arch import MLN, MRDANet
 from mrda_arch.rdan_arch import RGB_MEAN
+from mrda_model.weights import Provenance, load_network, save_network
 from mrda_options.registered import LARGEST_WIDTH
 from mrda_utils import checkpoint
 from mrda_utils.arguments import HelpFormatter
-from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import run
 
 Weights = dict[str, Tensor]
@@ -158,7 +159,7 @@ def from_official(source: Path, target: Path) -> str:
                 f"{source}: {name} is not the mean shift by {RGB_MEAN} that the published networks have"
             )
     net.load_state_dict(state | {ours: weights[theirs] for ours, theirs in names.items()})
-    checkpoint.save_network({"params": net}, Provenance(STAGES[kind], net.upscale, None), 0, target)
+    save_network({"params": net}, Provenance(STAGES[kind], net.upscale, None), 0, target)
     return _summary(kind, net)
 
 
@@ -174,7 +175,7 @@ def to_official(source: Path, target: Path) -> str:
     names = official_names(list(weights), kind)
     renamed = {theirs: weights[ours] for ours, theirs in names.items()}
     net = build(renamed, kind_of(renamed, source), source)
-    checkpoint.load_network(net, source)
+    load_network(net, source)
     fixed = {} if kind == "MLN" else mean_shift()
     checkpoint.save(fixed | {names[ours]: t.detach() for ours, t in net.named_parameters()}, target)
     return _summary(kind, net)

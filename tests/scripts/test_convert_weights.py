@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 
 from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_model.weights import Provenance, save_network
 from mrda_utils import checkpoint
-from mrda_utils.checkpoint import Provenance
 from mrda_utils.errors import UserError
 from scripts.convert_weights import main
 
@@ -17,7 +17,7 @@ HERE = Provenance("MRDAStudentModel", 4, "type isotropic, sigma [0.2, 4.0]")
 
 
 def write_pth(path, net, **others):
-    checkpoint.save_network({"params": net, **others}, HERE, 9000, path)
+    save_network({"params": net, **others}, HERE, 9000, path)
     return path
 
 

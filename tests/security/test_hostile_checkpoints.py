@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from mrda_arch import MLN
 from mrda_model import training_state
+from mrda_model.weights import Provenance, load_network
 from mrda_utils import checkpoint
-from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.checkpoint import CheckpointError
 from scripts.convert_official import from_official, to_official
 from tests.security.conftest import LONG, SHORT, damaged
 
@@ -192,7 +193,7 @@ def test_hostile_weights_are_refused_by_name_and_nothing_runs(data, message, tmp
     for name, expected in {"w.pth": message, "w.safetensors": ""}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(CheckpointError, match=rf"{name}: .*{expected}") as caught:
-            checkpoint.load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
+            load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
         assert len(str(caught.value)) < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.pth", "w.safetensors"]
 
@@ -234,7 +235,7 @@ SAFETENSORS = {
 def test_hostile_safetensors_are_refused_by_name(data, message, tmp_path, little_memory):
     (tmp_path / "w.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"w\.safetensors: .*{message}") as caught:
-        checkpoint.load_network(MLN(num_feat=4), tmp_path / "w.safetensors")
+        load_network(MLN(num_feat=4), tmp_path / "w.safetensors")
     assert "\n" not in str(caught.value)
 
 
@@ -410,7 +411,7 @@ def changed_contents(draw):
 
 def check_any_file(path, data):
     path.write_bytes(data)
-    for read in (lambda: checkpoint.load_network(MLN(num_feat=4), path), lambda: training_state.load_state(path)):
+    for read in (lambda: load_network(MLN(num_feat=4), path), lambda: training_state.load_state(path)):
         with contextlib.suppress(CheckpointError):
             read()
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from mrda_arch import MLN, MRDANet
+from mrda_model.weights import load_network
 from mrda_options import process, read_options
 from mrda_pipeline.chain import Chain, read_runs
-from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError, UserError
 
@@ -76,7 +76,7 @@ NETWORK = {"num_feat": 8, "num_block": 1, "den_feat": 2}
 def test_weights_of_another_size_are_told_by_the_option_that_differs(tmp_path, stored, net, message):
     torch.save(stored.state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=f"does not fit {re.escape(message)}"):
-        checkpoint.load_network(net, tmp_path / "w.pth")
+        load_network(net, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
