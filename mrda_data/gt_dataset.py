@@ -70,7 +70,7 @@ class GTDataset(Dataset):
         return self.indices[self._order[1][position]]
 
     def _image(self, sample: int) -> np.ndarray:
-        """The image of a sample; with `skip_corrupt` the next one that there is, if it is lost by now."""
+        """The image of a sample; with `skip_corrupt` the next usable one, if it has been lost since."""
         for following in range(len(self)):
             index = self._image_index(sample + following)
             try:

@@ -1,4 +1,4 @@
-"""Photographs cut into overlapping sub-images, which load fast; a manifest says what is done."""
+"""Photographs cut into overlapping sub-images, which load fast; a manifest lists what is done."""
 
 from __future__ import annotations
 

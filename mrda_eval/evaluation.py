@@ -111,7 +111,7 @@ def evaluate(
 def _restore(
     restorers: dict[str, Restorer], item: Item, scale: int, device: torch.device
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What each method makes of an item, and the seconds that it took."""
+    """SR image of each method for an item, and the seconds that it took."""
     expected = (1, 3, *(scale * side for side in item.lq.shape[-2:]))
     images, seconds = {}, {}
     for method, restore in restorers.items():
@@ -125,7 +125,7 @@ def _restore(
 def _measure(
     images: dict[str, np.ndarray], gt: np.ndarray | None, metrics: Sequence[Metric], where: tuple[str, str, str]
 ) -> tuple[list[Row], list[str]]:
-    """A row of each method and metric; and why metrics have no value."""
+    """A row per method and metric; and the reasons of metrics without a value."""
     rows, failures = [], []
     for metric in metrics:
         try:

@@ -69,7 +69,7 @@ def is_oracle(method: str) -> bool:
 
 
 def _best(places: dict[tuple[int, int], str], rows: list[list], metric: Metric) -> set[tuple[int, int]]:
-    """The best of the values at these places, which belong to these methods; nothing to compare, nothing best."""
+    """The best of the values at these places, of these methods; empty for fewer than two values."""
     values = {
         (row, column): rows[row][column]
         for (row, column), method in places.items()
@@ -111,14 +111,14 @@ def comparisons(
     scale: int,
     by_kernel: dict[str, KernelTable] | None = None,
 ) -> list[Table]:
-    """One table a data set, or one a metric: our methods, then published ones where the protocol matches.
+    """One table per data set, or per metric: our methods, then published ones where the protocol matches.
 
     Args:
         means: see `Means`.
         datasets: options of each data set by its name.
         metrics: what was measured.
         scale: upscaling factor.
-        by_kernel: data sets that are to have a column a kernel.
+        by_kernel: data sets that get a column per kernel.
     """
     found = []
     for name, opt in datasets.items():
@@ -144,7 +144,7 @@ def comparisons(
 def _kernel_comparisons(
     name: str, opt: dict, title: str, table: KernelTable, methods: list[str], metrics: list[Metric], scale: int
 ) -> list[Table]:
-    """One table a metric with a column a kernel and a row a method and noise level."""
+    """One table per metric with a column per kernel and a row per method and noise level."""
     note = f"{opt['protocol']}: {table.note}" if table.note else ""
     kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
     headers, found = ["method", "noise", *kernels, "mean"], []
@@ -161,7 +161,7 @@ def _kernel_comparisons(
 
 
 def _published_rows(metrics: list[Metric], published: list[Published], scale: int) -> list[list]:
-    """A row a method: its PSNR and SSIM under those of our metrics that measure them in the same way."""
+    """A row per method: its PSNR and SSIM under those of our metrics that measure them in the same way."""
     rows = []
     for row in published:
         values = {"calculate_psnr": row.psnr, "calculate_ssim": row.ssim}
@@ -171,7 +171,7 @@ def _published_rows(metrics: list[Metric], published: list[Published], scale: in
 
 
 def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[list]:
-    """A row a method and noise level: the value of each kernel, and their mean."""
+    """A row per method and noise level: the value of each kernel, and their mean."""
     rows = []
     for method in methods:
         for level, cases in groupby(table.cases, key=itemgetter(2)):
@@ -202,7 +202,7 @@ def kernel_list(
     published: KernelTable | None,
     scale: int,
 ) -> list[Table]:
-    """One table a metric with a row a kernel and a column a method; none where there is one kernel.
+    """One table per metric with a row per kernel and a column per method; none where there is one kernel.
 
     Args:
         dataset: its name, for the titles.

@@ -1,4 +1,4 @@
-"""One metric of an option file: made once, and asked by everything that measures, compares or prints."""
+"""One metric of an option file: made once, and used by everything that measures, compares or prints."""
 
 from __future__ import annotations
 

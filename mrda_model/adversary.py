@@ -61,7 +61,7 @@ class Adversary:
         return current_iter % self.iters == 0 and current_iter > self.init_iters
 
     def generator_losses(self, sr: Tensor, perceptual_gt: Tensor) -> dict[str, Tensor]:
-        """What the generator pays: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
+        """Losses of the generator: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
         losses = {}
         if self.cri_perceptual is not None:
             with autocast(self.device, self.amp):

@@ -99,7 +99,7 @@ class StageModel(SRModel):
         self.tasks = self.degraded_tasks(data)
 
     def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
-        """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on what `net_g` makes of lq."""
+        """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on the output of `net_g`."""
         lq, gt = stack(tasks)
         return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}
 

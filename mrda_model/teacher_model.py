@@ -16,7 +16,7 @@ from mrda_model.restorers import teacher_oracle
 
 @MODEL_REGISTRY.register()
 class MRDATeacherModel(StageModel):
-    """Trains DEN_T and RDAN_T; MLN is frozen and adapts to each task anew."""
+    """Trains DEN_T and RDAN_T; MLN is frozen and adapts to each task."""
 
     start_stage = "MRDATeacherModel"
 

@@ -45,7 +45,7 @@ def provenance_of(content: dict[str, Any], path: str | Path) -> Provenance | Non
 
 
 def different_parts(a: str, b: str) -> tuple[str, str]:
-    """Of two lists of options, `name value, name value ...`, what the other lacks."""
+    """Entries of two lists of options, `name value, name value ...`, that the other one lacks."""
     parts_a, parts_b = (re.split(r", (?=\w+ )", text) for text in (a, b))
     return (
         ", ".join(part for part in parts_a if part not in parts_b),
@@ -104,7 +104,7 @@ def load_network(
 
 
 def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
-    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
+    """Arguments of one of our networks that differ in the weights; empty where these do not show them."""
     try:
         theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
     except (AttributeError, ValueError):  # another network, or no weights of this one

@@ -79,7 +79,7 @@ def _join(world_size: int, backend: str, timeout: int) -> None:
 
 
 def start(launcher: str, device: str, timeout: int) -> Process:
-    """Join the process group if there is one (torchrun is seen by its variables), choose the device.
+    """Join the process group if there is one (torchrun is recognised by its variables), choose the device.
 
     Args:
         launcher: `slurm`, or anything else for torchrun or a single process.

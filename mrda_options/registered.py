@@ -147,7 +147,7 @@ class _ItemIsZero(TorchFunctionMode):
 
 @contextmanager
 def _bounded(most_parameters: int) -> Iterator[None]:
-    """Look at each part that a network registers while it is built."""
+    """Count each part that a network registers while it is built."""
     limits = {"layers": MOST_MODULES, "parameters": most_parameters, "numbers in its buffers": LARGEST_TABLES}
     counts = dict.fromkeys(limits, 0)
 

@@ -152,12 +152,12 @@ def train(options: dict, root: Path, folder: Path) -> None:
 
 
 def weights_path(options: dict, root: Path) -> Path:
-    """Where a run leaves its weights."""
+    """Path of a run's final weights."""
     return root / options["path"].get("experiments_root", "experiments") / options["name"] / WEIGHTS
 
 
 def _different(old: dict, new: dict, section: str = "") -> list[str]:
-    """What two options differ in, a line a key."""
+    """Differences of two options, one line per key."""
     lines = []
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)

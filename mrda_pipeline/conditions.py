@@ -1,4 +1,4 @@
-"""What the course of a training depends on: compared between its processes, and with the state that it goes on from."""
+"""What the course of a training depends on: compared between its processes, and with the state that it resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_MATTER = (  # what neither draws nor numbers depend on, or what is compared 
 
 
 class Change(NamedTuple):
-    """One thing that is not as it was when the state was written."""
+    """One difference from the run that wrote the state."""
 
     what: str
     before: str
@@ -42,7 +42,7 @@ class Change(NamedTuple):
 
 
 def conditions(run: Run, train_set: Dataset) -> dict[str, str]:
-    """What a resumed run must have as it was to go on bit for bit, by option or by name."""
+    """What must not change for a run to resume bit for bit, by option or by name."""
     opt = run.opt
     sections = {
         key: opt[key] for key in (*_SECTIONS, *sorted(key for key in opt if key.startswith("network_"))) if key in opt
@@ -83,7 +83,7 @@ def changes(before: dict[str, str] | None, now: dict[str, str]) -> list[Change]:
 
 
 def refuse_other_training(changed: list[Change], state_path: Path) -> None:
-    """Raise UserError if a run would go on as another training than it was."""
+    """Raise UserError if a run would resume as another training."""
     others = [change for change in changed if change.what.startswith(OTHER_TRAINING)]
     if others:
         named = next((change for change in others if change.what == "degradation.type"), others[0])
@@ -113,7 +113,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_agreement(own: dict[str, str], rank: int) -> None:
-    """Require that all processes say the same; every one of them must ask.
+    """Require that all processes have the same; every one of them must call it.
 
     Args:
         own: what must be the same: what it is, as the message names it, and its content or digest.

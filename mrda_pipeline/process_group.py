@@ -1,4 +1,4 @@
-"""The end of a process group: orderly, or when another process is gone."""
+"""The end of a process group: orderly, or when another process has ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 30  # seconds that leaving the process group may take after an error
 
 @contextmanager
 def contact_lost_ends() -> Iterator[None]:
-    """Turn what the backends raise when another process is gone, or silent for too long, into one line.
+    """Turn what the backends raise when another process has ended, or is silent for too long, into one line.
 
     Raises:
         UserError: naming this rank.

@@ -1,4 +1,4 @@
-"""What a test leaves: tables on the console, report.md, report.tex, index.html, metrics.csv and metrics.json."""
+"""Output of a test: tables on the console, report.md, report.tex, index.html, metrics.csv and metrics.json."""
 
 from __future__ import annotations
 

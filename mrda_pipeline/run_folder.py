@@ -36,7 +36,7 @@ def lock(run: Run, stack: ExitStack) -> None:
 
 
 def prepare_folder(run: Run, start: StartState) -> None:
-    """Make the run's folder; an earlier run that does not go on is moved aside.
+    """Make the run's folder; an earlier run that is not resumed is moved aside.
 
     Raises:
         UserError: the folder contains other things than a training, or cannot be written.
@@ -71,7 +71,7 @@ def _archive(folder: Path) -> None:
 
 
 def _abandon_newer_states(folder: Path, iteration: int) -> None:
-    """Rename states beyond `iteration`: the run goes on from there, and they are damaged or of another course."""
+    """Rename states beyond `iteration`: the run resumes from there, and they are damaged or of another course."""
     for path in training_state.states(folder):
         if int(path.stem) > iteration:
             path.replace(path.with_name(f"{path.name}.abandoned"))

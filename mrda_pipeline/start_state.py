@@ -1,4 +1,4 @@
-"""The training state that a run goes on from, if any."""
+"""The training state that a run resumes, if any."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _model(run: Run, start: StartState, own: dict[str, str]) -> StageModel:
 
 
 def _log_start(run: Run, start: StartState, changed: list[Change], logger: logging.Logger, sharing: int) -> None:
-    """Log and record what trains here, and what it goes on from."""
+    """Log and record what trains here, and what it resumes from."""
     opt, process = run.opt, run.process
     versions, threads = f"mrda {__version__}, torch {torch.__version__}", torch.get_num_threads()
     logger.info("%s, %s, %d process(es) of %d thread(s)", versions, process.device, process.world_size, threads)

@@ -1,4 +1,4 @@
-"""Standard output and error that outlive their reader: a pipe that is closed, a full disk, a terminal that is gone."""
+"""Standard output and error that survive the loss of their reader: a closed pipe, a full disk, a closed terminal."""
 
 from __future__ import annotations
 

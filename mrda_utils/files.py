@@ -102,7 +102,7 @@ def _warn_not_flushed(folder: Path) -> None:
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again, in the user's cache; it need not exist.
+    """Folder of what can be recomputed, in the user's cache; it need not exist.
 
     Raises:
         UserError: neither the environment nor the system's list of users says where that is.

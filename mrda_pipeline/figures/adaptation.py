@@ -22,7 +22,7 @@ from mrda_utils.errors import OptionError, UserError
 
 
 class Curve(NamedTuple):
-    """Mean PSNR of a method after so many steps of adaptation."""
+    """Mean PSNR of a method after a number of steps of adaptation."""
 
     method: str
     steps: int
@@ -88,7 +88,7 @@ def draw_adaptation(setting: Setting, args: argparse.Namespace) -> None:
 
 
 def trained_curves(path: Path) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """PSNR of the rows NAME-nSTEPS in a values.csv of scripts/ablation.py: test set, NAME, steps, one value a seed.
+    """PSNR of the rows NAME-nSTEPS in a values.csv of scripts/ablation.py: test set, NAME, steps, one value per seed.
 
     Raises:
         UserError: no such file, not such a table, or one without such rows.
@@ -110,7 +110,7 @@ def trained_curves(path: Path) -> dict[str, dict[str, dict[int, list[float]]]]:
 
 
 def draw_steps(root: Path, args: argparse.Namespace) -> None:
-    """PSNR over the steps of adaptation that networks were trained with: a panel a test set, a line a network."""
+    """PSNR over the steps of adaptation that networks were trained with: a panel per test set, a line per network."""
     path = root / args.values
     found = trained_curves(path)
     plot, axes = pyplot().subplots(1, len(found), figsize=(5 * len(found), 4), squeeze=False, layout="constrained")

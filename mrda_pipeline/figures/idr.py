@@ -103,7 +103,7 @@ def neighbour_accuracy(idrs: np.ndarray, labels: np.ndarray, groups: np.ndarray)
 
 
 class Representations(NamedTuple):
-    """What one network makes of all crops under all degradations of a figure."""
+    """Representations by one network of all crops under all degradations of a figure."""
 
     idrs: np.ndarray
     """(N, D)."""

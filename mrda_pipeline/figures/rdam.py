@@ -39,7 +39,7 @@ def texture(lq: Tensor, size: int = 5) -> np.ndarray:
 
 
 def draw_rdam(setting: Setting, args: argparse.Namespace) -> None:
-    """HR image, mean map and last map, a column an image; rdam.csv."""
+    """HR image, mean map and last map, a column per image; rdam.csv."""
     net, scale = setting.networks.student, setting.opt["scale"]
     if net is None:
         raise OptionError(f"-opt {args.opt}: network_g is missing, whose maps are drawn")
