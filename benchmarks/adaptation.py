@@ -14,7 +14,6 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +22,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from machine import describe, gemm, interleaved
-from tabulate import tabulate
+from machine import gemm, interleaved, print_rows, publish
 
 from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
@@ -203,11 +201,6 @@ def sweep(repeats: int) -> list[dict]:
     return rows
 
 
-def print_rows(rows: list[dict]) -> None:
-    """A table, numbers to three digits."""
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)  # noqa: T201
-
-
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,12 +219,8 @@ def main() -> None:
     if args.memory:
         print(measure_memory(args.memory, args.fast))  # noqa: T201
         return
-    machine = describe(args.device)
-    print(machine)  # noqa: T201
     rows = sweep(args.repeats) if args.sweep else compare(args.cases, args.repeats)
-    print_rows(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    publish(rows, args.json, args.device)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from machine import describe, interleaved
-from tabulate import tabulate
+from machine import interleaved, publish
 
 from mrda_data import GTDataset
 from mrda_data.sources import BundledSource
@@ -89,15 +87,15 @@ def main() -> None:
         reads = {name: lambda s=kind.dataset: [s[i] for i in range(CROPS)] for name, kind in kinds.items()}
         seconds = interleaved(reads, args.repeats)
         rows = [
-            (name, len(kind.dataset) // args.images, kind.size() / args.images / 1e6, CROPS / seconds[name])
+            {
+                "kind": name,
+                "images from one": len(kind.dataset) // args.images,
+                "MB from one": kind.size() / args.images / 1e6,
+                f"crops of {GT_SIZE} a second": CROPS / seconds[name],
+            }
             for name, kind in kinds.items()
         ]
-    print(describe())  # noqa: T201
-    headers = ("", "images from one", "MB from one", f"crops of {GT_SIZE} a second")
-    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".3g"))  # noqa: T201
-    if args.json:
-        found = [dict(zip(("kind", *headers[1:]), row, strict=True)) for row in rows]
-        args.json.write_text(json.dumps({"machine": describe(), "rows": found}, indent=2) + "\n")
+    publish(rows, args.json)
 
 
 if __name__ == "__main__":
