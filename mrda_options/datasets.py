@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
 
-from mrda_utils.fields import Count, FactorRange, FilePath, KernelSize, Label, Name, Section, did_you_mean
+from mrda_data.degradation.ranges import FactorRange, KernelSize
+from mrda_utils.fields import Count, FilePath, Label, Name, Section, did_you_mean
 
 
 def _bundled(root: str) -> str:

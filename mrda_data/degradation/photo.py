@@ -13,8 +13,9 @@ from mrda_data.degradation.base import Task, chance, check_multiple, choice, qua
 from mrda_data.degradation.jpeg import libjpeg
 from mrda_data.degradation.kernels import filter2d, gaussian_kernel
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
+from mrda_data.degradation.ranges import PositiveRange, Probability, QualityRange, Range
 from mrda_data.degradation.realesrgan import MODES
-from mrda_utils.fields import PositiveRange, Probability, QualityRange, Range, Section
+from mrda_utils.fields import Section
 from mrda_utils.resize import imresize
 
 KERNEL_SIZE = 21

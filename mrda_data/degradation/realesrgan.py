@@ -18,8 +18,7 @@ from mrda_data.degradation.base import Task, chance, check_multiple, choice, qua
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
-from mrda_data.degradation.sharpen import usm_sharpen
-from mrda_utils.fields import (
+from mrda_data.degradation.ranges import (
     FactorRange,
     LargestKernel,
     PositiveRange,
@@ -28,8 +27,9 @@ from mrda_utils.fields import (
     QualityRange,
     Range,
     RangeAroundOne,
-    Section,
 )
+from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_utils.fields import Section
 
 MODES = ("area", "bilinear", "bicubic")
 SMALLEST_KERNEL = 7
