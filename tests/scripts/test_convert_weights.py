@@ -42,6 +42,20 @@ def test_there_and_back_not_a_bit_changes(tmp_path):
     assert (tmp_path / "c.pth").stat().st_size < 0.6 * (tmp_path / "a.pth").stat().st_size
 
 
+def test_half_precision_halves_the_file_and_rounds_each_weight(tmp_path):
+    net = MRDANet(**{**TOY, "num_feat": 48})
+    write_pth(tmp_path / "a.pth", net)
+    main([str(tmp_path / "a.pth"), "-o", str(tmp_path / "whole.safetensors")])
+    main([str(tmp_path / "a.pth"), "-o", str(tmp_path / "half.safetensors"), "--fp16"])
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = network_from_file(tmp_path / "half.safetensors")
+    for name, weight in net.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == weight.dtype
+        torch.testing.assert_close(found, weight, rtol=2**-11, atol=2**-25)  # of 11 bits, or of the smallest number
+
+
 def test_the_metadata_say_what_the_file_holds(tmp_path):
     write_pth(tmp_path / "a.pth", MRDANet(**TOY))
     main([str(tmp_path / "a.pth"), "-o", str(tmp_path / "lite.safetensors")])
