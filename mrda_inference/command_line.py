@@ -22,7 +22,7 @@ from mrda_inference.inputs import files_to_make
 from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
-from mrda_utils import __version__
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
@@ -38,8 +38,7 @@ def main() -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mrda-upscale", description="Upscale photographs.")
-    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
+    parser = argument_parser("Upscale photographs.", prog="mrda-upscale")
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import csv
 import json
 from collections import defaultdict
@@ -38,7 +37,7 @@ from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, te
 from mrda_options import validate
 from mrda_options.sections import DataRoot
 from mrda_pipeline.chain import Runs, needed, read_runs, run_options, train, weights_path
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, run
 from mrda_utils.fields import Name, Section, did_you_mean
@@ -96,7 +95,7 @@ class Value(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Train what the chosen rows need, measure it, write and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
     parser.add_argument(

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import re
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from mrda_arch import MLN, MRDANet
 from mrda_arch.rdan_arch import RGB_MEAN
 from mrda_utils import checkpoint
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.checkpoint import CheckpointError, Provenance
 from mrda_utils.errors import run
 from mrda_utils.fields import LARGEST_WIDTH
@@ -186,7 +185,7 @@ def _summary(kind: str, net: nn.Module) -> str:
 
 def main() -> None:
     """Convert the file that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, help="file to convert")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     parser.add_argument("--reverse", action="store_true", help="from this project's layout to the authors'")

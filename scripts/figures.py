@@ -48,7 +48,7 @@ from mrda_model.adaptation import Adaptation, adapted_features
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import mln_oracle, network_restorer, teacher_oracle
 from mrda_options.command_line import parse
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import HelpFormatter, argument_parser
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.files import written_whole
 from mrda_utils.progress import progress_bar
@@ -81,7 +81,7 @@ class Setting(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Draw one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="FIGURE")
     for name, (draw, about) in FIGURES.items():
         command = commands.add_parser(name, help=about, description=about, formatter_class=HelpFormatter)
