@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,10 @@ from PIL import ImageColor
 from torch import Tensor
 
 from mrda_arch.rdan_arch import modulation_maps
+from mrda_inference.found import Finder, words
 from mrda_inference.image_file import Picture, read_picture
 from mrda_inference.image_writer import write_pixels
-from mrda_inference.known_kernels import KnownKernel, Neighbour, estimate, known_kernels, nearest, words
+from mrda_inference.known_degradations import Known, Neighbour, known_degradations, nearest
 from mrda_inference.photograph import OutputOptions, restore_file, with_visible_colours
 from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
 from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
@@ -83,20 +84,25 @@ class Model:
         name: what it is called on the page.
         upscaler: does the work.
         purpose: what it is for, for visitors.
-        tells_blur: whether its representation is compared with those of known blurs; of a network that was trained on
-            more, their nearness says little.
+        kinds: of degradation that it was trained on, those of `known_degradations.KEYS`: these are told. The expert's
+            nearest kernels are those of a network that was trained on blur alone.
     """
 
-    def __init__(self, name: str, upscaler: Upscaler, purpose: str = "", tells_blur: bool = True) -> None:
+    def __init__(self, name: str, upscaler: Upscaler, purpose: str = "", kinds: Sequence[str] = ("blur",)) -> None:
         self.name, self.upscaler, self.scale = name, upscaler, upscaler.net.upscale
-        self.purpose, self.tells_blur = purpose, tells_blur
+        self.purpose, self.kinds = purpose, kinds
         hyper_parameters = upscaler.net.hyper_parameters(upscaler.net.state_dict())
         self._has_maps = hyper_parameters["modulation"] == "rdam"
 
     @cached_property
-    def known(self) -> list[KnownKernel]:
+    def known(self) -> list[Known]:
         """Degradations that it can name; takes some seconds, once."""
-        return known_kernels(self.upscaler.encode, self.scale)
+        return known_degradations(self.upscaler.encode, self.scale, self.kinds)
+
+    @cached_property
+    def finder(self) -> Finder:
+        """Tells what is in a photograph."""
+        return Finder(self.known)
 
     def whole(self, job: Job, target: Path, output: OutputOptions) -> tuple[Whole, np.ndarray]:
         """Upscale the job's photograph to a file: the two halves of `upscale_file`, and the pixels between them."""
@@ -130,8 +136,8 @@ class Model:
             rdan = self.upscaler.net.rdan.to(self.upscaler.device)
             maps = modulation_maps(rdan, lq, idr).mean(0, keepdim=True)[None]
             maps = _part(maps, inside, 1)[0, 0].float().cpu().numpy()
-        found = words(estimate(self.known, idr.float())) if self.tells_blur else ""
-        neighbours = nearest(self.known, idr.float()) if self.tells_blur else []
+        found = words(self.finder.find(idr)) if self.kinds else ""
+        neighbours = nearest(self.known, idr.float()) if self.kinds == ("blur",) else []
         return Preview(region, before, after, found, neighbours, maps)
 
     def _tensor(self, colour: np.ndarray) -> Tensor:
