@@ -17,9 +17,9 @@ from tqdm import tqdm
 from mrda_data.images import ImageError
 from mrda_data.sources import first_ten
 from mrda_inference.chosen_idr import parse, with_degradation
-from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
+from mrda_inference.image_writer import LONGEST_SIDE
 from mrda_inference.inputs import files_to_make
-from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
+from mrda_inference.photograph import OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
 from mrda_utils.arguments import argument_parser
@@ -171,8 +171,8 @@ def _begun(
         try:
             _check_names(source, target, args, sources)
             with _tile_bar(source.name) as progress:
-                enlarged = restore_file(source, target, upscaler, output, progress=progress)
-            finish = partial(_write, enlarged, target, output.quality)
+                enlarged = restore_file(source, target, upscaler, output, progress)
+            finish = enlarged.write
             del enlarged  # the writer lets go of the picture as soon as it is written
         except (_Skipped, UserError, MemoryError, RuntimeError) as error:
             # without its traceback, which would hold the memory of this picture while the next one needs it
@@ -193,10 +193,6 @@ def _check_names(source: Path, target: Path, args: argparse.Namespace, sources: 
         raise ImageError(f"{source}: its output would replace it; choose another -o")
     if target.exists() and not args.overwrite:
         raise _Skipped
-
-
-def _write(enlarged: Enlarged, target: Path, quality: int | None) -> list[str]:
-    return enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, quality)
 
 
 def _outcome(source: Path, writing: Future[list[str]]) -> str:

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
+from mrda_inference.chosen_idr import parse, with_degradation
 from mrda_inference.known_degradations import Known
-from mrda_inference.photograph import OutputOptions, upscale_file
+from mrda_inference.photograph import OutputOptions, restore_file
 from mrda_inference.upscaler import MODELS, open_upscaler
 from mrda_utils.resize import imresize
 
@@ -141,7 +142,7 @@ def test_the_result_is_the_file_that_the_command_line_writes(page, upscaler, tmp
     exif[0x010F] = "a camera"
     data = photograph(format="JPEG", exif=exif)
     (tmp_path / "IMG_0412.jpg").write_bytes(data)
-    upscale_file(tmp_path / "IMG_0412.jpg", tmp_path / name, upscaler, output)
+    restore_file(tmp_path / "IMG_0412.jpg", tmp_path / name, upscaler, output).write()
     job, status = done(page, sent(page, "IMG_0412.jpg", data), **options)
     answer = page.ask("GET", f"/jobs/{job}/file")
     assert answer.body == (tmp_path / name).read_bytes()
@@ -152,6 +153,33 @@ def test_the_result_is_the_file_that_the_command_line_writes(page, upscaler, tmp
     assert (status["name"], status["bytes"], status["share"]) == (name, len(answer.body), 1.0)
 
 
+def test_a_photograph_is_taken_for_what_the_visitor_chooses(page, tmp_path, upscaler):
+    encode = upscaler.encode
+    upscaler = upscaler._replace(encode=lambda lq: 100 * encode(lq), tile=None)  # so that the representation shows
+    page.models["toy"].upscaler = upscaler
+    (tmp_path / "a.png").write_bytes(photograph())
+    chosen = with_degradation(upscaler, parse("blur=2.4"))
+    restore_file(tmp_path / "a.png", tmp_path / "b.png", chosen).write()
+    photo = sent(page)
+    results = [page.ask("GET", f"/jobs/{done(page, photo, **how)[0]}/file").body for how in ({}, {"as": "blur=2.4"})]
+    assert results[1] == (tmp_path / "b.png").read_bytes() != results[0]
+
+    previews, words = [], []
+    for how in ({}, {"as": "blur=2.4"}):
+        job = page.ask("POST", f"/photos/{photo}/preview", **how).json["job"]
+        words.append(ended(page, job)["found"])
+        previews.append(np.asarray(Image.open(io.BytesIO(page.ask("GET", f"/jobs/{job}/view/after").body))).astype(int))
+    assert words[0] == words[1]
+    whole = np.asarray(Image.open(tmp_path / "b.png"))
+    assert np.abs(previews[1] - whole).max() <= 1
+    assert (previews[0] != previews[1]).any()
+
+    for kind in ("upscale", "preview"):
+        answer = page.ask("POST", f"/photos/{photo}/{kind}", **{"as": "blur=9"})
+        assert (answer.status, answer.text) == (422, "as blur=9: blur takes a number from 0.2 to 4")
+    assert page.ask("GET", "/about").json["ranges"]["blur"] == [0.2, 4.0]
+
+
 def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
     pixels = np.random.default_rng(0).integers(0, 2**16, (12, 9), dtype=np.uint16)
     deep = io.BytesIO()
@@ -159,7 +187,7 @@ def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
     for data, mode in ((photograph((9, 12), mode="RGBA"), "RGBA"), (deep.getvalue(), "I;16")):
         job, _ = done(page, sent(page, data=data))
         (tmp_path / "a.png").write_bytes(data)
-        upscale_file(tmp_path / "a.png", tmp_path / "b.png", upscaler)
+        restore_file(tmp_path / "a.png", tmp_path / "b.png", upscaler).write()
         answer = page.ask("GET", f"/jobs/{job}/file")
         assert answer.body == (tmp_path / "b.png").read_bytes()
         assert Image.open(io.BytesIO(answer.body)).mode == mode
@@ -168,7 +196,7 @@ def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
 
 def test_a_background_is_laid_behind_transparency(page, tmp_path, upscaler):
     (tmp_path / "a.png").write_bytes(photograph((20, 12), mode="RGBA"))
-    upscale_file(tmp_path / "a.png", tmp_path / "b.jpg", upscaler, OutputOptions(background=(255, 0, 16)))
+    restore_file(tmp_path / "a.png", tmp_path / "b.jpg", upscaler, OutputOptions(background=(255, 0, 16))).write()
     photo = sent(page, data=(tmp_path / "a.png").read_bytes())
     job, _ = done(page, photo, format="jpg", background="#ff0010")
     assert page.ask("GET", f"/jobs/{job}/file").body == (tmp_path / "b.jpg").read_bytes()
