@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
@@ -48,7 +48,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
     )
     networks.add_argument("--weights", help="in its place: a student's .safetensors or .pth, or shipped:NAME")
-    parser.add_argument("--list", action=_ListModels, help="tell what the shipped networks are for")
+    purposes = "\n".join(f"{name:8}{model.purpose}" for name, model in MODELS.items())
+    parser.add_argument("--list", action="version", version=purposes, help="tell what the shipped networks are for")
     parser.add_argument(
         "--as",
         dest="degradation",
@@ -108,18 +109,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     if args.backend == "onnx" and args.dtype not in ("auto", "float32"):
         raise OptionError(f"--dtype {args.dtype}: --backend onnx computes in float32; openvino takes bfloat16 too")
     return args
-
-
-class _ListModels(argparse.Action):
-    """Prints the shipped networks and ends the program, as --help does."""
-
-    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        for name, model in MODELS.items():
-            print(f"{name:8}{model.purpose}")  # noqa: T201
-        parser.exit()
 
 
 def _colour(name: str) -> tuple[int, int, int]:
