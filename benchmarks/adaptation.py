@@ -14,7 +14,6 @@ from __future__ import annotations
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +22,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from machine import describe, gemm, interleaved
-from tabulate import tabulate
+from machine import gemm, interleaved, print_rows, publish
 
 from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
@@ -49,7 +47,7 @@ def mult_adds(num_feat: int, batch: int, side: int, steps: int) -> int:
 
 
 def frozen_mln(num_feat: int) -> MLN:
-    """MLN as teacher and student hold it."""
+    """MLN as in teacher and student: frozen."""
     return MLN(num_feat=num_feat).requires_grad_(False)
 
 
@@ -66,10 +64,10 @@ def settings(steps: int, fast: bool, dtype: torch.dtype) -> Adaptation:
 
 def adaptation(num_feat: int, batch: int, side: int, steps: int, fast: bool, dtype: torch.dtype) -> Step:
     """D'_T of one task."""
-    mln, task, how = frozen_mln(num_feat), images(batch, side), settings(steps, fast, dtype)
+    mln, task, adaptation = frozen_mln(num_feat), images(batch, side), settings(steps, fast, dtype)
 
     def run() -> None:
-        features = adapted_features(mln, *task, how)
+        features = adapted_features(mln, *task, adaptation)
         if not fast:
             mln.upscaler(features)
 
@@ -80,12 +78,12 @@ def meta_iteration(fast: bool, dtype: torch.dtype) -> Step:
     """Five tasks, each with 4 images to adapt on and 4 for the outer loss."""
     mln = MLN(num_feat=SIZE["num_feat"])
     mln.upscaler.requires_grad_(False)
-    how = settings(SIZE["steps"], fast, dtype)
+    adaptation = settings(SIZE["steps"], fast, dtype)
     tasks = [(images(4, SIZE["side"]), images(4, SIZE["side"])) for _ in range(5)]
     optimizer = torch.optim.Adam(mln.body.parameters(), 2e-4)
 
     def run() -> None:
-        grads = [meta_gradient(mln, *task, how, torch.nn.functional.l1_loss)[1] for task in tasks]
+        grads = [meta_gradient(mln, *task, adaptation, torch.nn.functional.l1_loss)[1] for task in tasks]
         for parameter, *parts in zip(mln.body.parameters(), *grads, strict=True):
             parameter.grad = sum(parts) / len(parts)
         optimizer.step()
@@ -103,14 +101,14 @@ def plain_layout() -> Iterator[None]:
 def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
     """One iteration of the teacher or student stage at paper size."""
     mln, task = frozen_mln(SIZE["num_feat"]), images(SIZE["batch"], SIZE["side"])
-    how = settings(SIZE["steps"], fast, dtype)
+    adaptation = settings(SIZE["steps"], fast, dtype)
     net = MRDANet(den_in_ch=3 if student else SIZE["num_feat"])
     den_t = MRDANet(den_in_ch=SIZE["num_feat"]).den.requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), 2e-4)
     cri_kd = IDRDistillLoss()
 
     def run() -> None:
-        features = adapted_features(mln, *task, how)
+        features = adapted_features(mln, *task, adaptation)
         if not fast:
             with torch.no_grad():
                 mln.upscaler(features)
@@ -204,11 +202,6 @@ def sweep(repeats: int) -> list[dict]:
     return rows
 
 
-def print_rows(rows: list[dict]) -> None:
-    """A table, numbers to three digits."""
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)  # noqa: T201
-
-
 def main() -> None:
     """Parse the command line and measure."""
     parser = argument_parser(__doc__)
@@ -227,12 +220,8 @@ def main() -> None:
     if args.memory:
         print(measure_memory(args.memory, args.fast))  # noqa: T201
         return
-    machine = describe(args.device)
-    print(machine)  # noqa: T201
     rows = sweep(args.repeats) if args.sweep else compare(args.cases, args.repeats)
-    print_rows(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    publish(rows, args.json, args.device)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/data.py [--images 12] [--repeats 5]
 
 The photographs are the bundled ones, enlarged to DIV2K's usual size, with a little noise in place of fine detail. All
-kinds are read side by side in one run, by one thread; the files lie in memory (the page cache), so what is compared is
+kinds are read in turns in one run, by one thread; the files are in memory (the page cache), so what is compared is
 decoding, not the disk. `ram` and `mmap` are those of `datasets.train.cache`.
 """
 
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from machine import describe, interleaved
-from tabulate import tabulate
+from machine import interleaved, publish
 
 from mrda_data import GTDataset
 from mrda_data.sources import BundledSource
@@ -40,6 +39,40 @@ def make_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:04d}.png"), image[..., ::-1])
 
 
+class Kind(NamedTuple):
+    """One way to store the photographs."""
+
+    dataset: GTDataset
+    folder: Path
+    """Of the files, the cache's where there is one."""
+
+    def size(self) -> int:
+        """Bytes of all photographs, in files or in memory."""
+        if self.dataset.opt.get("cache") == "ram":
+            return 3 * HEIGHT * WIDTH * len(self.dataset)
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+def make_kinds(folder: Path, count: int) -> dict[str, Kind]:
+    """Write `count` photographs into `folder`, in every kind."""
+    (folder / "HR").mkdir()
+    make_photographs(folder / "HR", count)
+    script = [sys.executable, str(ROOT / "scripts/prepare_data.py"), "-i", f"{folder}/HR", "--lmdb"]
+    folders = {"whole photographs": folder / "HR"}
+    for size, step in ((480, 240), (480, 480)):
+        output = folder / f"HR_sub_{step}"
+        command = [*script, "-o", str(output), "--crop_size", str(size), "--step", str(step)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        folders[f"sub-images {size}, step {step}"] = output
+        folders[f"sub-images {size}, step {step}, LMDB"] = output.with_name(f"{output.name}.lmdb")
+    options = {"gt_size": GT_SIZE, "use_hflip": True, "use_rot": True, "manual_seed": 0}
+    kinds = {name: Kind(GTDataset({**options, "dataroot_gt": str(path)}), path) for name, path in folders.items()}
+    for cache in ("ram", "mmap"):
+        where = {"dataroot_gt": f"{folder}/HR", "cache": cache, "cache_folder": str(folder / cache)}
+        kinds[f"whole photographs, {cache}"] = Kind(GTDataset({**options, **where}), folder / cache)
+    return kinds
+
+
 def main() -> None:
     """Parse the command line and measure."""
     parser = argument_parser(__doc__)
@@ -49,40 +82,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "HR").mkdir()
-        make_photographs(folder / "HR", args.images)
-        script = [sys.executable, str(ROOT / "scripts/prepare_data.py"), "-i", f"{folder}/HR", "--lmdb"]
-        kinds = {"whole photographs": folder / "HR"}
-        for size, step in ((480, 240), (480, 480)):
-            output = folder / f"HR_sub_{step}"
-            command = [*script, "-o", str(output), "--crop_size", str(size), "--step", str(step)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            kinds[f"sub-images {size}, step {step}"] = output
-            kinds[f"sub-images {size}, step {step}, LMDB"] = output.with_name(f"{output.name}.lmdb")
-        options = {"gt_size": GT_SIZE, "use_hflip": True, "use_rot": True, "manual_seed": 0}
-        sets = {kind: GTDataset({**options, "dataroot_gt": str(path)}) for kind, path in kinds.items()}
-        for cache in ("ram", "mmap"):
-            kind = f"whole photographs, {cache}"
-            kinds[kind] = folder / cache
-            where = {"dataroot_gt": f"{folder}/HR", "cache": cache, "cache_folder": str(folder / cache)}
-            sets[kind] = GTDataset({**options, **where})
-        reads = {kind: lambda s=dataset: [s[i] for i in range(CROPS)] for kind, dataset in sets.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = make_kinds(Path(folder), args.images)
+        reads = {name: lambda s=kind.dataset: [s[i] for i in range(CROPS)] for name, kind in kinds.items()}
         seconds = interleaved(reads, args.repeats)
-        rows = []
-        for kind, path in kinds.items():
-            if kind.endswith("ram"):
-                size = 3 * HEIGHT * WIDTH / 1e6
-            else:
-                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / args.images / 1e6
-            rows.append((kind, len(sets[kind]) // args.images, size, CROPS / seconds[kind]))
-    print(describe())  # noqa: T201
-    headers = ("", "images from one", "MB from one", f"crops of {GT_SIZE} a second")
-    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".3g"))  # noqa: T201
-    if args.json:
-        found = [dict(zip(("kind", *headers[1:]), row, strict=True)) for row in rows]
-        args.json.write_text(json.dumps({"machine": describe(), "rows": found}, indent=2) + "\n")
+        rows = [
+            {
+                "kind": name,
+                "images from one": len(kind.dataset) // args.images,
+                "MB from one": kind.size() / args.images / 1e6,
+                f"crops of {GT_SIZE} a second": CROPS / seconds[name],
+            }
+            for name, kind in kinds.items()
+        ]
+    publish(rows, args.json)
 
 
 if __name__ == "__main__":

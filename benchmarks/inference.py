@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from adaptation import plain_layout, print_rows
-from machine import describe, gemm, interleaved
+from adaptation import plain_layout
+from machine import gemm, interleaved, publish
 from torch import Tensor
 
 from mrda_arch import MRDANet
@@ -36,7 +35,7 @@ BACKENDS = {
     "openvino fp32": ("openvino", "openvino"),
     "openvino bf16": ("openvino", "openvino"),
 }
-"""Side -> backend, the package that it needs beside onnx."""
+"""Side -> backend, the package that it needs besides onnx."""
 
 
 def dtype_of(side: str) -> str:
@@ -107,12 +106,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_default_device(args.device)  # of network and image
-    machine = describe(args.device)
-    print(machine)  # noqa: T201
-    rows = measure(args.repeats)
-    print_rows(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    publish(measure(args.repeats), args.json, args.device)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
 from statistics import median
 
 import torch
+from tabulate import tabulate
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -52,3 +54,17 @@ def gemm(dtype: torch.dtype, size: int = 2048) -> tuple[callable, int]:
     """A square matrix product and its multiply-adds: the rate that nothing on this machine beats by much."""
     a, b = torch.randn(2, size, size).to(dtype)
     return lambda: a @ b, size**3
+
+
+def print_rows(rows: list[dict]) -> None:
+    """A table, numbers to three digits."""
+    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)  # noqa: T201
+
+
+def publish(rows: list[dict], path: Path | None, device: str = "cpu") -> None:
+    """Print the machine and the table; write both to `path` as JSON, if one is given."""
+    machine = describe(device)
+    print(machine)  # noqa: T201
+    print_rows(rows)
+    if path:
+        path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from machine import describe, interleaved
-from tabulate import tabulate
+from machine import interleaved, publish
 from torch import Tensor
 
 import mrda_data  # noqa: F401  (lets BasicSR be imported)
@@ -71,7 +69,7 @@ def basicsr_jpeg(image: Tensor, quality: float) -> Tensor:
 
 
 def basicsr_noise(image: Tensor, task: Task, prefix: str) -> Tensor:
-    """BasicSR's noise, with ranges that hold nothing but the task's values."""
+    """BasicSR's noise, with ranges reduced to the task's values."""
     gray = float(task[prefix + "gray_noise"])
     if prefix + "noise_sigma_255" in task:
         sigma = task[prefix + "noise_sigma_255"]
@@ -140,15 +138,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    machine = describe()
-    print(machine)  # noqa: T201
     rows = []
     for case, (plain, ours) in cases().items():
         seconds = interleaved({"basicsr": plain, "ours": ours}, args.repeats)
         rows.append({"case": case, **seconds, "ratio": seconds["basicsr"] / seconds["ours"]})
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"))  # noqa: T201
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    publish(rows, args.json)
 
 
 if __name__ == "__main__":

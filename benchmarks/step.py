@@ -56,7 +56,7 @@ class Student:
         net = MRDANet(**size, den_in_ch=mln_feat if teacher else 3).to(device)
         self.net = DistributedDataParallel(net) if dist.is_initialized() else net
         self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-4, fused=True)
-        self.how = Adaptation([0.01] * 5, dtype="bfloat16" if bf16 else "float32")
+        self.adaptation = Adaptation([0.01] * 5, dtype="bfloat16" if bf16 else "float32")
         self.cri_kd = IDRDistillLoss()
         gt = torch.rand(IMAGES, 3, 4 * side, 4 * side, device=device)
         self.lq, self.gt = imresize(gt, 1 / 4), gt
@@ -64,7 +64,7 @@ class Student:
     def step(self) -> float:
         """One iteration; the seconds that adaptation took."""
         start = time.perf_counter()
-        features = adapted_features(self.mln, self.lq, self.gt, self.how)
+        features = adapted_features(self.mln, self.lq, self.gt, self.adaptation)
         wait()
         seconds = time.perf_counter() - start
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.bf16):

@@ -17,6 +17,7 @@ import json
 from itertools import groupby, product
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from machine import describe
@@ -89,6 +90,42 @@ def restorers(weights: str) -> tuple[dict[str, Restorer], int]:
     return {"whole": whole, "shared": shared, "equal": equal, "stepped": stepped}, net.upscale
 
 
+class Measured(NamedTuple):
+    """PSNR of one LR image under one kernel."""
+
+    image: str
+    size: str
+    """Width x height."""
+    tile: int
+    psnr: dict[str, float]
+    """By method."""
+
+
+def measure(methods: dict[str, Restorer], dataset: BenchmarkDataset, scale: int) -> list[Measured]:
+    """PSNR of the LR images that do not fit into one tile."""
+    psnr = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}})
+    measured = []
+    for restored in evaluate(methods, dataset, psnr, torch.device("cpu")):
+        height, width = restored.lq.shape[:2]
+        if max(height, width) > (tile := tile_of((height, width))):
+            values = {row.method: row.value for row in restored.rows}
+            measured.append(Measured(restored.item["lq_path"], f"{width}x{height}", tile, values))
+    return measured
+
+
+def losses(measured: list[Measured]) -> list[tuple]:
+    """A row a photograph, over its kernels: PSNR of the whole, and what tiles lose against it; at the end the means."""
+    table = []
+    for place, group in groupby(measured, key=lambda entry: entry[:3]):
+        values = [entry.psnr for entry in group]
+        lost = [[v["whole"] - v[method] for v in values] for method in ("shared", "equal", "stepped")]
+        row = [fmean(v["whole"] for v in values), fmean(lost[0])]
+        table.append((*place, *row, *(f(loss) for loss in lost[1:] for f in (fmean, max))))
+    columns = list(zip(*table, strict=True))[3:]
+    summaries = (fmean, fmean, fmean, max, fmean, max)
+    return [*table, ("mean", "", "", *(f(column) for f, column in zip(summaries, columns, strict=True)))]
+
+
 def main() -> None:
     """Parse the command line and measure."""
     parser = argument_parser(__doc__)
@@ -109,24 +146,10 @@ def main() -> None:
         "kernel_size": 21,
     }
     dataset = BenchmarkDataset(options | ({"max_images": args.max_images} if args.max_images else {}))
-    psnr = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": scale, "test_y_channel": True}})
-    measured = []  # (image, LR size, tile, PSNR by method)
-    for restored in evaluate(methods, dataset, psnr, torch.device("cpu")):
-        height, width = restored.lq.shape[:2]
-        if max(height, width) > (tile := tile_of((height, width))):
-            values = {row.method: row.value for row in restored.rows}
-            measured.append((restored.item["lq_path"], f"{width}x{height}", tile, values))
+    measured = measure(methods, dataset, scale)
     if not measured:
         raise UserError(f"-i {args.input}: no photograph whose LR image is larger than {SMALL} pixels")
-    table = []
-    for (name, size, tile), group in groupby(measured, key=lambda entry: entry[:3]):
-        values = [entry[3] for entry in group]
-        losses = [[v["whole"] - v[method] for v in values] for method in ("shared", "equal", "stepped")]
-        row = [fmean(v["whole"] for v in values), fmean(losses[0])]
-        table.append((name, size, tile, *row, *(f(loss) for loss in losses[1:] for f in (fmean, max))))
-    columns = list(zip(*table, strict=True))[3:]
-    summaries = (fmean, fmean, fmean, max, fmean, max)
-    table.append(("mean", "", "", *(f(column) for f, column in zip(summaries, columns, strict=True))))
+    table = losses(measured)
     headers = ("photograph", "LR", "tile", "whole, dB", "loss, one IDR")
     headers += tuple(f"{kind}, {cut}" for cut in ("equal tiles", "in steps") for kind in ("own IDRs", "worst kernel"))
     if args.json:

@@ -32,7 +32,7 @@ def fast_layout(x: Tensor) -> Tensor:
 
 
 def is_fast_layout(x: Tensor) -> bool:
-    """Whether `x` (N, C, h, w) lies on the CPU, and channels last there: what oneDNN is slow at is done another way."""
+    """Whether `x` (N, C, h, w) is on the CPU in channels-last layout, where some operations of oneDNN are slow."""
     return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -72,7 +72,7 @@ def size(state_dict: Mapping[str, Tensor], name: str, dimensions: int = 4) -> to
 
 
 class UpscalerSizes(NamedTuple):
-    """Hyper-parameters of an Upscaler beside its input channels."""
+    """Hyper-parameters of an Upscaler except its input channels."""
 
     upscale: int
     num_out_ch: int

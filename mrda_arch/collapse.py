@@ -5,7 +5,7 @@ SESR's collapsible blocks (Bhardwaj et al., MLSys 2022) and RepVGG (Ding et al.,
 conv - shuffle - conv - shuffle - conv maps a 5x5 neighbourhood of the feature map to the `upscale` x `upscale` pixels
 of one LR position: one 5x5 convolution to 3 upscale^2 channels, followed by a pixel shuffle.
 
-That holds wherever the zero padding between the upscaler's convolutions is out of reach. In the outermost ring of LR
+That is exact wherever the zero padding between the upscaler's convolutions is out of reach. In the outermost ring of LR
 positions the map is linear too, but another one: four edges and four corners, each with a kernel of its own.
 """
 
@@ -39,11 +39,11 @@ class CollapsedUpscaler(nn.Module):
     def __init__(self, upscaler: Upscaler, upscale: int) -> None:
         super().__init__()
         self.upscale = upscale
-        self.upscaler = deepcopy(upscaler)  # for tiny maps; a copy, since the cache must not hold its key
+        self.upscaler = deepcopy(upscaler)  # for tiny maps; a copy, since the cache must not keep its key alive
         example = next(upscaler.parameters())
         for name, tensor in zip(("kernels", "biases"), _probe(upscaler, upscale), strict=True):
             self.register_buffer(name, tensor.to(example), persistent=False)
-        self._made: dict[tuple[torch.dtype, torch.device], list[_Part]] = {}
+        self._made: dict[tuple[torch.dtype, torch.device], list[_StripConvolution]] = {}
 
     def forward(self, feat: Tensor) -> Tensor:
         """(N, C', h, w) -> (N, 3, upscale h, upscale w); differentiable in `feat`."""
@@ -57,53 +57,53 @@ class CollapsedUpscaler(nn.Module):
 
     def affine(self, feat: Tensor, bias: bool) -> Tensor:
         """`unshuffled`, or without the biases its linear part: the inner kernel everywhere, the borders' on top."""
-        whole, *borders = self._parts(feat)
+        whole, *borders = self._convolutions(feat)
         out = F.conv2d(feat, whole.weight, whole.bias if bias else None, padding=whole.padding)
-        for part in borders:
-            strip = F.conv2d(feat[part.seen], part.weight, part.bias if bias else None, padding=part.padding)
-            out[part.written].add_(strip)
+        for border in borders:
+            strip = F.conv2d(feat[border.source], border.weight, border.bias if bias else None, padding=border.padding)
+            out[border.target].add_(strip)
         return out
 
     def adjoint(self, grad: Tensor) -> Tensor:
         """Gradient by the feature map, (N, 3 upscale^2, h, w) -> (N, C', h, w)."""
-        whole, *borders = self._parts(grad)
+        whole, *borders = self._convolutions(grad)
         out = F.conv_transpose2d(grad, whole.weight, padding=whole.padding)
-        for part in borders:
-            out[part.seen].add_(F.conv_transpose2d(grad[part.written], part.weight, padding=part.padding))
+        for border in borders:
+            out[border.source].add_(F.conv_transpose2d(grad[border.target], border.weight, padding=border.padding))
         return out
 
-    def _parts(self, like: Tensor) -> list[_Part]:
-        """The whole map's convolution and what eight borders have beside it, of a tensor's type; made once for each."""
+    def _convolutions(self, like: Tensor) -> list[_StripConvolution]:
+        """Convolution of the whole map and corrections of its eight borders, in a tensor's type; made once for each."""
         if (key := (like.dtype, like.device)) not in self._made:
-            self._made[key] = self._make_parts(like)
+            self._made[key] = self._make_convolutions(like)
         return self._made[key]
 
     @torch.inference_mode(False)  # may serve a training later
     @torch.no_grad()
-    def _make_parts(self, like: Tensor) -> list[_Part]:
+    def _make_convolutions(self, like: Tensor) -> list[_StripConvolution]:
         inner, inner_bias = self.kernels[1, 1], self.biases[1, 1]
         everywhere = (..., slice(None), slice(None))
-        parts = [_Part(inner, inner_bias, (SIZE // 2, SIZE // 2), everywhere, everywhere)]
-        taps = (slice(2, SIZE), slice(None), slice(SIZE - 2))  # a border's kernel lacks what lies outside
-        seen = (slice(MIN_SIDE), slice(None), slice(-MIN_SIDE, None))
-        written = (slice(1), slice(1, -1), slice(-1, None))
+        convolutions = [_StripConvolution(inner, inner_bias, (SIZE // 2, SIZE // 2), everywhere, everywhere)]
+        taps = (slice(2, SIZE), slice(None), slice(SIZE - 2))  # a border's kernel lacks what is outside
+        source = (slice(MIN_SIDE), slice(None), slice(-MIN_SIDE, None))
+        target = (slice(1), slice(1, -1), slice(-1, None))
         for row, column in ((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)):
             weight = (self.kernels[row, column] - inner)[:, :, taps[row], taps[column]]
             padding = (int(row == 1), int(column == 1))
-            places = ((..., side[row], side[column]) for side in (seen, written))
-            parts.append(_Part(weight, self.biases[row, column] - inner_bias, padding, *places))
-        return [p._replace(weight=fast_layout(p.weight.to(like)), bias=p.bias.to(like)) for p in parts]
+            places = ((..., side[row], side[column]) for side in (source, target))
+            convolutions.append(_StripConvolution(weight, self.biases[row, column] - inner_bias, padding, *places))
+        return [p._replace(weight=fast_layout(p.weight.to(like)), bias=p.bias.to(like)) for p in convolutions]
 
 
-class _Part(NamedTuple):
+class _StripConvolution(NamedTuple):
     """A convolution from a strip of the feature map to places of the output."""
 
     weight: Tensor
     bias: Tensor
     padding: tuple[int, int]
-    seen: tuple
+    source: tuple
     """Index of the strip."""
-    written: tuple
+    target: tuple
     """Index of the places."""
 
 

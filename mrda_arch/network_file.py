@@ -14,13 +14,13 @@ AUTHOR, LICENSE = "The MRDA plugin authors", "Apache-2.0"
 
 
 def network_from_file(path: str | Path) -> MRDANet | MLN:
-    """Build the network whose weights (averaged ones where there are any) a .pth or .safetensors file holds.
+    """Build the network for the weights (averaged ones where there are any) in a .pth or .safetensors file.
 
     Returns:
         MRDANet or MLN in float32 and evaluation mode, without gradients.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds the weights of neither.
+        CheckpointError: the file cannot be read, or contains weights of another network.
     """
     weights = checkpoint.weights_of(checkpoint.load(path), "params_ema", path)
     network = MRDANet if any(name.startswith("den.") for name in weights) else MLN

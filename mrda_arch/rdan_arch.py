@@ -20,7 +20,7 @@ def depthwise_per_sample(feat: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of each sample with its own kernel, zero padded.
 
     (N, C, h, w) and (N, C, k, k) -> (N, C, h, w). One grouped convolution with N * C groups is far faster than a loop
-    over samples, but for samples that lie channels last on the CPU: for those it would rearrange everything, and a loop
+    over samples, but for samples that are channels last on the CPU: for those it would rearrange everything, and a loop
     need not.
     """
     n, c, h, w = feat.shape
@@ -160,12 +160,12 @@ class RDAN(nn.Module):
             raise ValueError(f"upsampler: {upsampler!r} is not known, choose 'pixelshuffle' or 'pixelshuffledirect'")
         if global_residual and num_in_ch != num_out_ch:
             raise ValueError(f"global_residual needs num_in_ch == num_out_ch, not {num_in_ch} and {num_out_ch}")
-        if upsampler == "pixelshuffledirect" and num_in_ch != num_out_ch:  # else its shape would not tell the scale
+        if upsampler == "pixelshuffledirect" and num_in_ch != num_out_ch:  # else its shape would not give the scale
             raise ValueError(f"pixelshuffledirect needs num_in_ch == num_out_ch, not {num_in_ch} and {num_out_ch}")
         self.upscale = upscale
         mean = torch.tensor(RGB_MEAN) if num_in_ch == num_out_ch == 3 else torch.zeros(1)
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
-        # a buffer, not an attribute: shapes cannot tell it, and a checkpoint must
+        # a buffer, not an attribute: it must be in checkpoints, since no shape shows it
         self.register_buffer("global_residual", torch.tensor(global_residual))
         self.use_global_residual = global_residual
         self.head = conv3x3(num_in_ch, num_feat)
@@ -199,7 +199,7 @@ def modulation_maps(net: nn.Module, *inputs: Tensor) -> Tensor:
     """M of every RDA conv, (K, h, w) in [0, 1], as `net(*inputs)` computes them for one image (paper Eq. 9, Fig. 10).
 
     Args:
-        net: holds RDA convs: RDAN, MRDANet.
+        net: a network with RDA convs: RDAN, MRDANet.
         inputs: of `net`, batch size 1.
 
     Raises:

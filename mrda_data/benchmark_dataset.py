@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mrda_data.degradation import PhotoDegradation, RealESRGANDegradation
 from mrda_data.degradation.classic import classic_degrade
-from mrda_data.images import ImageError, to_tensor
+from mrda_data.images import ImageError, centre, to_tensor
 from mrda_data.lr_set import LRSet, lr_file
 from mrda_data.protocols import Case, protocol_cases
 from mrda_data.sources import check_source, open_source
@@ -92,10 +92,8 @@ class BenchmarkDataset(Dataset):
         """Return `gt` (3, H, W), `lq` (3, H / scale, W / scale), `lq_path` (the name), `kernel` (label), `task`."""
         image_index, case_index = divmod(index, len(self.cases))
         scale, case, name = self.opt["scale"], self.cases[case_index], self.names[image_index]
-        image = to_tensor(self._read(image_index))
-        height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        gt = image[:, top : top + height // scale * scale, left : left + width // scale * scale]
+        image = centre(to_tensor(self._read(image_index)), self.opt.get("max_side"))
+        gt = image[:, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale]
         if self.lr_set:
             file = lr_file(case.label, name)
             lq = to_tensor(self.lr_set.read(file)).contiguous()  # as degraded ones: convolutions round by memory layout

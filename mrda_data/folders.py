@@ -1,4 +1,4 @@
-"""Which files of a folder are images; phones, Macs and Windows put others beside them."""
+"""Which files of a folder are images; phones, Macs and Windows add others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_FOLDERS = ("__macosx", "$recycle.bin")
 
 
 class Listing(NamedTuple):
-    """What lies below a folder."""
+    """The files below a folder."""
 
     names: list[str]
     """Of images, POSIX and relative, sorted."""
@@ -30,7 +30,7 @@ class Listing(NamedTuple):
 def list_images(folder: str | Path) -> Listing:
     """All images below a folder, sub-folders and links to folders included, each folder once.
 
-    Hidden files and folders, `__MACOSX`, `Thumbs.db` and the like are passed over.
+    Hidden files and folders, `__MACOSX`, `Thumbs.db` and the like are skipped.
 
     Raises:
         ImageError: no folder of this name, no image in it, or a sub-folder that cannot be listed.
@@ -41,7 +41,7 @@ def list_images(folder: str | Path) -> Listing:
     names, others, seen = [], Counter(), set()
     pending, links = deque([root]), deque()
     while pending or links:
-        here = pending.popleft() if pending else links.popleft()  # what is linked may lie here under its own name
+        here = pending.popleft() if pending else links.popleft()  # what is linked may also be here under its own name
         for entry in _entries(here, seen):
             path = here / entry.name
             if entry.is_dir():
@@ -61,7 +61,7 @@ def list_images(folder: str | Path) -> Listing:
 
 
 def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
-    """What a folder holds and is not passed over; nothing if it was listed before."""
+    """Entries of a folder that are not skipped; none if it was listed before."""
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from mrda_data.images import ImageError
 from mrda_data.pixel_cache import cached
 from mrda_data.sources import JoinedSource, check_source, first_ten, open_source
+from mrda_data.transfer import send
 from mrda_utils.seeding import numpy_generator
-from mrda_utils.transfer import send
 
 
 @DATASET_REGISTRY.register()
@@ -70,7 +70,7 @@ class GTDataset(Dataset):
         return self.indices[self._order[1][position]]
 
     def _image(self, sample: int) -> np.ndarray:
-        """The image of a sample; with `skip_corrupt` the next one that there is, if it is lost by now."""
+        """The image of a sample; with `skip_corrupt` the next usable one, if it has been lost since."""
         for following in range(len(self)):
             index = self._image_index(sample + following)
             try:

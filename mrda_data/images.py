@@ -27,7 +27,7 @@ MAX_PIXELS = 2**27
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 4 channels of 16 bits, not compressed
 PNG_HEADER = 33  # bytes that have the size
 
-# Pillow only tells the size, for which our own limit holds; what else it thinks of a file is no matter
+# Pillow only reads the size, which our own limit checks; its other complaints do not matter
 warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -121,7 +121,7 @@ def _refusal_named(name: object) -> Iterator[None]:
 
 
 def _checked(size: tuple[int, int], name: object) -> tuple[int, int]:
-    """Height and width that a header has, if they are no lie that would fill the memory."""
+    """Height and width in a header, if they are within the limit."""
     height, width = size
     if type(height) is not int or type(width) is not int:  # a TIFF can give several numbers
         raise Refused(DAMAGED)
@@ -162,3 +162,10 @@ def read_rgb8(path: str | Path) -> np.ndarray:
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def centre(image: Tensor, max_side: int | None) -> Tensor:
+    """Central part (3, h, w) of an image (3, H, W), its sides `max_side` at most; all of it if that is None."""
+    height, width = (min(side, max_side or side) for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]

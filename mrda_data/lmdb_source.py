@@ -89,7 +89,7 @@ def _read_meta_info(path: Path) -> list[str]:
             raise ImageError(f"{path} line {number}: expected 'name.png (height,width,channels) n', found {line!r}")
         check_name(match["name"], f"{path} line {number}")
         if _key(match["name"]) in names:
-            raise ImageError(f"{path} line {number}: key {_key(match['name'])!r} stands twice")
+            raise ImageError(f"{path} line {number}: key {_key(match['name'])!r} appears twice")
         names[_key(match["name"])] = match["name"]
     if not names:
         raise ImageError(f"{path}: no image in it")
@@ -129,7 +129,7 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
         workers: threads that read and decode; None for as many as the machine has cores.
 
     Raises:
-        ImageError: a file that cannot be decoded, two names with one key, or a name that the layout cannot hold.
+        ImageError: a file that cannot be decoded, two names with one key, or a name that the layout cannot store.
         UserError: the file system refused; nothing half-written stays behind.
     """
     _check_keys(folder, names)
@@ -153,12 +153,12 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
 
 
 def _check_keys(folder: Path, names: list[str]) -> None:
-    """Names that an LMDB can hold, each with a key of its own."""
+    """Check that an LMDB can store these names, each under a key of its own."""
     keys: dict[str, str] = {}
     for name in names:
         if UNPRINTABLE.search(name) or len(_key(name).encode()) > 511:
             raise ImageError(
-                f"{name!r}: a name that no LMDB holds; rename it (no control characters, at most 511 bytes)"
+                f"{name!r}: a name that no LMDB can store; rename it (no control characters, at most 511 bytes)"
             )
         other = keys.setdefault(_key(name), name)
         if other != name:

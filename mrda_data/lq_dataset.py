@@ -5,7 +5,7 @@ from __future__ import annotations
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from mrda_data.images import to_tensor
+from mrda_data.images import centre, to_tensor
 from mrda_data.sources import check_source, open_source
 
 
@@ -39,8 +39,5 @@ class LQDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         """Return `lq` (3, H, W) float32 RGB in [0, 1], `lq_path` (the name) and `kernel` ("unknown")."""
-        image = to_tensor(self.source.read(self.indices[index]))
-        height, width = (min(side, self.opt.get("max_side") or side) for side in image.shape[1:])
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        lq = image[:, top : top + height, left : left + width]
+        lq = centre(to_tensor(self.source.read(self.indices[index])), self.opt.get("max_side"))
         return {"lq": lq, "lq_path": self.names[index], "kernel": "unknown"}

@@ -1,7 +1,7 @@
-"""LR sets: what a protocol makes of a folder of images, as FOLDER/<case>/<image>.png, with hashes in FOLDER/SHA256SUMS.
+"""LR sets: a folder of images degraded by a protocol, as FOLDER/<case>/<image>.png, with hashes in FOLDER/SHA256SUMS.
 
 SHA256SUMS has the format of the command sha256sum, which checks it (`sha256sum -c SHA256SUMS`) and can write it. An
-LMDB of the folder holds the same files under the same names, and the same SHA256SUMS beside its data.mdb.
+LMDB of the folder contains the same files under the same names, and the same SHA256SUMS next to its data.mdb.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def lr_file(case: str, image: str) -> str:
 
 
 class LRSet:
-    """`files` of an LR set, a folder or its LMDB; they are there and have the hashes of the manifest.
+    """`files` of an LR set, a folder or its LMDB; all must exist and have the hashes of the manifest.
 
     Raises:
         ImageError: names the first that is not so, and how many more there are.
@@ -53,7 +53,7 @@ class LRSet:
         wrong = []
         for file in files:
             if file not in hashes:
-                wrong.append(f"{file} does not stand in {MANIFEST}; the set was made of other images or kernels")
+                wrong.append(f"{file} is not listed in {MANIFEST}; the set was made of other images or kernels")
             elif file not in self._indices:
                 wrong.append(f"{file} is missing")
             elif sha256(self._source.encoded(self._indices[file])).hexdigest() != hashes[file]:

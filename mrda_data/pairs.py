@@ -53,7 +53,7 @@ def _applied(template: str, stem: str) -> str:
 
 
 def _common_pattern(gt: list[str], lq: list[str]) -> dict[str, str]:
-    """HR stem -> LR stem: the same; else what is left of both without the beginnings and ends that all share."""
+    """HR stem -> LR stem: equal ones, else those equal without the common prefix and suffix of all stems."""
     if not set(gt) & set(lq) and len(gt) > 1:
         gt_keys, lq_keys = _differing_parts(gt), _differing_parts(lq)
         if set(gt_keys) == set(lq_keys):

@@ -1,4 +1,4 @@
-"""Decoded images, of which a crop is a copy and no work: all pixels in a row, in memory or in a mapped file."""
+"""Decoded images, from which a crop is a copy: all pixels in a row, in memory or in a mapped file."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _SHA256, _TRAILER = 32, 40  # bytes
 
 
 def cached(source: ImageSource, kind: str, folder: str | None = None) -> ImageSource:
-    """The same images, decoded once; `check_source` tells of those that cannot be.
+    """The same images, decoded once; `check_source` reports those that cannot be.
 
     Args:
-        source: where the images are; the bundled photographs lie in memory as it is.
+        source: where the images are; the bundled photographs are in memory anyway.
         kind: `none`, `ram` (decoded at each start; loader workers share it) or `mmap` (a file that later runs and other
-            processes share; one of them makes it, and makes it anew when an image's file has changed).
+            processes share; one of them writes it, again when an image's file has changed).
         folder: of the file; the user's cache if None.
 
     Raises:
@@ -49,7 +49,7 @@ def cached(source: ImageSource, kind: str, folder: str | None = None) -> ImageSo
 
 
 class CachedSource:
-    """Images whose pixels are at hand; `read` returns a view, which cannot be written to.
+    """Decoded images; `read` returns a view, which cannot be written to.
 
     Args:
         names: of the images.
@@ -155,11 +155,11 @@ def _in_file(source: FolderSource | LmdbSource, folder: Path) -> CachedSource:
 
 
 def _open(path: Path, names: list[str], key: dict[str, Any]) -> CachedSource | None:
-    """Map a file; None if there is none, or not a whole one of these images as they are now."""
+    """Map a file; None if there is none, or it is incomplete or outdated."""
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # the latter of an empty file
+    except (OSError, ValueError):  # ValueError: an empty file
         return None
     end = max(len(data) - _TRAILER, 0)
     digest, length = data[end : end + _SHA256], int.from_bytes(data[end + _SHA256 :], "little")
@@ -175,7 +175,7 @@ def _open(path: Path, names: list[str], key: dict[str, Any]) -> CachedSource | N
 
 
 def _make(path: Path, source: FolderSource | LmdbSource, key: dict[str, Any]) -> None:
-    """Decode all images into a file; it appears when it is whole."""
+    """Decode all images into a file; it appears when it is complete."""
     for useless in (path, *path.parent.glob(f".{path.name}.*.tmp")):  # of other images, or of runs that were killed
         useless.unlink(missing_ok=True)
     sizes = _header_sizes(source)

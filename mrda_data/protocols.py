@@ -60,7 +60,7 @@ def _of_each_scale(kernels: Any) -> Any:
 
 def _distinct(values: list[float]) -> list[float]:
     if len(set(values)) < len(values):
-        raise ValueError(f"{values}: one stands twice")
+        raise ValueError(f"{values}: one appears twice")
     return values
 
 
@@ -146,7 +146,7 @@ def protocol_cases(protocol: str, scale: int) -> list[Case]:
         for number, (sigma_x, sigma_y, angle) in enumerate(kernels, 1):
             if _is_isotropic(kernels):
                 name = f"sigma{sigma_x:.2f}" if sigma_x else "bicubic"
-            else:  # numbered: a list may hold a kernel twice
+            else:  # numbered: a list may contain a kernel twice
                 name = f"{number}_{sigma_x:g}x{sigma_y:g}_{angle:g}deg"
             theta = math.radians(angle)
             task = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "noise_sigma_255": level}

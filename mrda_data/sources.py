@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
-from annotated_types import Ge, Len
+from annotated_types import Ge
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
@@ -51,7 +51,7 @@ class ImageSource(Protocol):
 
 
 class FolderSource:
-    """All images below a folder, sorted by their path; read from disk each time. `left_out` tells of other files.
+    """All images below a folder, sorted by their path; read from disk each time. `left_out` reports other files.
 
     Raises:
         ImageError: no folder of this name, no image in it, or one whose name is none (see `check_name`).
@@ -139,33 +139,15 @@ def check_source(
         ImageError: names every offender, up to ten.
     """
     wanted = set(source.names if names is None else names)
-    indices = [i for i, name in enumerate(source.names) if name in wanted]
-    cache = _ScanCache(source) if isinstance(source, FolderSource | LmdbSource) else None
-    known = cache.load() if cache else {}
-
-    def inspect(index: int) -> list[int] | str:
-        name = source.names[index]
-        if name in known:
-            return known[name]
-        try:
-            return list(source.read(index).shape[:2])
-        except ImageError as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(inspect, indices), "Checking images", len(indices), disable=None, leave=False))
-    if cache:
-        sizes = {source.names[i]: size for i, size in zip(indices, found, strict=True) if not isinstance(size, str)}
-        cache.save({**known, **sizes})
     usable, offenders = {}, []
-    for index, size in zip(indices, found, strict=True):
+    for index, size in _sizes(source, [i for i, name in enumerate(source.names) if name in wanted]).items():
         if isinstance(size, str):
             offenders.append(size)
         elif min(size) < min_size:
             needed = f"at least {min_size}x{min_size} are needed"
             offenders.append(f"{source.names[index]}: {size[0]}x{size[1]} pixels, {needed}")
         else:
-            usable[index] = (size[0], size[1])
+            usable[index] = size
     if offenders and (left_out is None or not usable):
         raise ImageError("\n  ".join(["images that cannot be used:", *first_ten(offenders)]))
     if left_out is not None:
@@ -173,12 +155,32 @@ def check_source(
     return usable
 
 
+def _sizes(source: ImageSource, indices: list[int]) -> dict[int, tuple[int, int] | str]:
+    """Index to (height, width), or to the reason why there is no image."""
+    cache = _ScanCache(source) if isinstance(source, FolderSource | LmdbSource) else None
+    known = cache.load() if cache else {}
+
+    def size_of(index: int) -> tuple[int, int] | str:
+        name = source.names[index]
+        try:
+            return known[name] if name in known else source.read(index).shape[:2]
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        sizes = list(tqdm(pool.map(size_of, indices), "Checking images", len(indices), disable=None, leave=False))
+    found = dict(zip(indices, sizes, strict=True))
+    if cache:
+        cache.save({**known, **{source.names[i]: size for i, size in found.items() if not isinstance(size, str)}})
+    return found
+
+
 def first_ten(items: list[str]) -> list[str]:
-    """Of a list for a message, so many, and how many more there are."""
+    """The first ten lines of a message, and how many more there are."""
     return items[:10] + ([f"and {len(items) - 10} more"] if len(items) > 10 else [])
 
 
-_Pair = Annotated[list[Annotated[int, Ge(1)]], Len(2, 2)]
+_Pair = tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
 _SIZES = TypeAdapter(dict[str, tuple[_Pair, _Pair]])  # name to (bytes, ns) of the file and (height, width) of the image
 
 
@@ -186,20 +188,20 @@ class _ScanCache:
     """Sizes of the images of one folder or LMDB, valid while a file's size and time stay the same."""
 
     def __init__(self, source: FolderSource | LmdbSource) -> None:
-        self.path = None  # nobody's home, nobody's cache
+        self.path = None  # no home folder, no cache
         what = f"{source.folder.resolve()} {VERSIONS}"
         with suppress(UserError, RuntimeError):
             self.path = user_cache() / f"scan-{sha256(what.encode()).hexdigest()[:16]}.json"
         self.stamps = source.stamps()
 
-    def load(self) -> dict[str, list[int]]:
+    def load(self) -> dict[str, tuple[int, int]]:
         try:
             stored = _SIZES.validate_json(self.path.read_bytes() if self.path else b"{}", strict=True)
-        except (OSError, ValueError):  # the latter of what this project has not written
+        except (OSError, ValueError):  # ValueError: not written by this project
             return {}
-        return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == stamp}
+        return {name: size for name, (stamp, size) in stored.items() if self.stamps.get(name) == list(stamp)}
 
-    def save(self, sizes: dict[str, list[int]]) -> None:
+    def save(self, sizes: dict[str, tuple[int, int]]) -> None:
         if self.path is None:
             return
         try:
@@ -208,4 +210,4 @@ class _ScanCache:
             temporary.write_text(json.dumps({name: [self.stamps[name], size] for name, size in sizes.items()}))
             temporary.replace(self.path)
         except OSError:
-            return  # a cache only: the next start checks again
+            return  # only a cache: the next start checks again

@@ -24,7 +24,7 @@ class SRFolder:
         self.name, self.root = name, Path(root)
 
     def check(self, dataset: Dataset) -> None:
-        """See that there is an image of the right size for each item of a test set; nothing is decoded.
+        """Check that there is an image of the right size for each item of a test set; nothing is decoded.
 
         Raises:
             ImageError: names the first that disagrees.

@@ -1,1 +1,1 @@
-"""Evaluation: what methods make of test sets, measured, and shown as report and page."""
+"""Evaluation: methods on test sets, measured, and shown as report and page."""

@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 
 from mrda_data.degradation import Task
 from mrda_eval.complexity import timed
+from mrda_eval.progress import progress_bar
 from mrda_metric import Metric, MetricError
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
-from mrda_utils.progress import progress_bar
 
 
 class Item(NamedTuple):
@@ -103,28 +103,42 @@ def evaluate(
         gt_image = _to_image(gt, "ground truth") if gt is not None else None
         # first: it would spoil every method's output
         lq_image = _to_image(item.lq, f"degradation of {' '.join(where)}", "look at its options")
-        expected = (1, 3, *(dataset.opt["scale"] * side for side in item.lq.shape[-2:]))
-        images, seconds = {}, {}
-        for method, restore in restorers.items():
-            sr, seconds[method] = timed(partial(restore, item), device)
-            images[method] = _to_image(sr, f"{method} on {' '.join(where)}")
-            if sr.shape != expected:
-                raise UserError(
-                    f"{method}: its output is {list(sr.shape)}, not {list(expected)}; is it for this scale?"
-                )
-        rows, failures = [], []
-        for metric in metrics:
-            try:
-                values = {name: metric.measure(sr, gt_image, " ".join(where)) for name, sr in images.items()}
-            except MetricError as error:
-                failures.append(str(error))
-            else:
-                rows += [Row(*where, method, metric.name, value) for method, value in values.items()]
+        images, seconds = _restore(restorers, item, dataset.opt["scale"], device)
+        rows, failures = _measure(images, gt_image, metrics, where)
         yield Restored(index, data, lq_image, gt_image, images, rows, seconds, failures)
 
 
+def _restore(
+    restorers: dict[str, Restorer], item: Item, scale: int, device: torch.device
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """SR image of each method for an item, and the seconds that it took."""
+    expected = (1, 3, *(scale * side for side in item.lq.shape[-2:]))
+    images, seconds = {}, {}
+    for method, restore in restorers.items():
+        sr, seconds[method] = timed(partial(restore, item), device)
+        images[method] = _to_image(sr, f"{method} on {' '.join(item.where)}")
+        if sr.shape != expected:
+            raise UserError(f"{method}: its output is {list(sr.shape)}, not {list(expected)}; is it for this scale?")
+    return images, seconds
+
+
+def _measure(
+    images: dict[str, np.ndarray], gt: np.ndarray | None, metrics: Sequence[Metric], where: tuple[str, str, str]
+) -> tuple[list[Row], list[str]]:
+    """A row per method and metric; and the reasons of metrics without a value."""
+    rows, failures = [], []
+    for metric in metrics:
+        try:
+            values = {method: metric.measure(sr, gt, " ".join(where)) for method, sr in images.items()}
+        except MetricError as error:
+            failures.append(str(error))
+        else:
+            rows += [Row(*where, method, metric.name, value) for method, value in values.items()]
+    return rows, failures
+
+
 def gather_rows(own: list[tuple[int, list[Row]]]) -> list[Row]:
-    """Rows of all processes' items in the order of the items, on every process; `own` holds (index, rows)."""
+    """Rows of all processes' items in the order of the items, on every process; `own` has (index, rows)."""
     everyone = [entry for part in gather(own) for entry in part]
     return [row for _, rows in sorted(everyone) for row in rows]
 

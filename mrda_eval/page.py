@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("index.html.j2")
 
 
 class Picture(NamedTuple):
-    """One method's picture as the page holds it."""
+    """One method's picture in the page."""
 
     name: str
     values: str

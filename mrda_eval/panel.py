@@ -22,7 +22,7 @@ def side_by_side(
         pictures: name to (H, W, 3) uint8 BGR; each is brought to the same height, enlarged without smoothing.
         kernel: (k, k) blur kernel, or None.
         height: of the pictures, pixels.
-        kernel_in: which picture holds the kernel.
+        kernel_in: the picture that shows the kernel.
     """
     font, header, gap = ImageFont.load_default(14), 22, 4
     shown = []

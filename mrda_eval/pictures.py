@@ -16,14 +16,14 @@ from mrda_eval.evaluation import Restored, Row
 from mrda_eval.panel import boxed, side_by_side, write_picture
 from mrda_eval.tables import is_oracle
 from mrda_metric import Metric
-from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.files import write_bytes
 
 PANEL_SIDE, VIEWER_SIDE = 160, 480  # HR pixels that panels and the page show of each image
 IMAGES = "visualization"  # folder of the SR images, as in BasicSR
-LONGEST_NAME = 150  # bytes; file systems hold 255
+LONGEST_NAME = 150  # bytes; file systems allow 255
 
 
-class Shown(NamedTuple):
+class Example(NamedTuple):
     """One item of a test set in pictures."""
 
     dataset: str
@@ -40,9 +40,9 @@ class Box(NamedTuple):
     width: int
 
 
-def show(
+def write_example(
     restored: Restored, dataset_opt: dict, metrics: list[Metric], folder: Path, crops: dict[str, list[int]]
-) -> Shown:
+) -> Example:
     """Write the panel, as PNG and PDF, into a folder of its data set's name; return it and what the page shows.
 
     Args:
@@ -56,7 +56,7 @@ def show(
     picture = panel(restored, dataset_opt, metrics, crops.get(image_name(restored.item["lq_path"])))
     for suffix in (".png", ".pdf"):
         write_picture(picture, path.with_suffix(suffix))
-    return Shown(
+    return Example(
         dataset_opt["name"], path, _viewer(restored, dataset_opt["scale"], metrics, _kernel(restored, dataset_opt))
     )
 
@@ -78,7 +78,7 @@ def panel_name(restored: Restored) -> str:
 def panel(restored: Restored, dataset_opt: dict, metrics: list[Metric], crop: list[int] | None = None) -> Image.Image:
     """LR, every method with its PSNR and ground truth side by side: the centre, or a part, `crop` [left, top, side].
 
-    With `crop` the whole image stands before them, with a box around the part.
+    With `crop` the whole image comes first, with a box around the part.
     """
     scale = dataset_opt["scale"]
     psnr = next((metric for metric in metrics if metric.type == "calculate_psnr"), None)
@@ -107,15 +107,11 @@ def save_images(restored: Restored, folder: Path) -> None:
     file = f"{_plain_stem(name)}.png"
     for method, image in restored.sr.items():
         path = folder / method / restored.item["kernel"] / name.parent / file
-        with refusal_named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        data = cv2.imencode(".png", image)[1]
-        with written_whole(path) as opened:
-            opened.write(data)
+        write_bytes(cv2.imencode(".png", image)[1].tobytes(), path)
 
 
 def _plain_stem(name: Path) -> str:
-    """The name without .png; another suffix stays in it, so that a.jpg and a.png are told apart."""
+    """The name without .png; another suffix stays in it, so that a.jpg and a.png differ."""
     return name.stem if name.suffix.lower() == ".png" else f"{name.stem}_{name.suffix[1:].lower()}"
 
 

@@ -1,4 +1,4 @@
-"""Published results that a report may stand beside its own: same protocol, x4 (paper Tables II, III and VI)."""
+"""Published results that a report may show next to ours: same protocol, x4 (paper Tables II, III and VI)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def published_rows(dataset: str, protocol: str, scale: int) -> list[Published]:
     """Published rows of this set and protocol, empty where there are none.
 
     The Bicubic row of Table II is left out: it does not follow from the protocol that the paper describes. So are
-    RCAN, SwinIR and ZSSR, which know no blur and stand 2 dB above that row.
+    RCAN, SwinIR and ZSSR, which know no blur and are 2 dB above that row.
     """
     if (protocol, scale) != ("gaussian8", 4) or _benchmark(dataset) not in SETS:
         return []

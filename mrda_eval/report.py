@@ -1,4 +1,4 @@
-"""The files of a report beside its page: report.md, report.tex, metrics.csv and metrics.json."""
+"""The files of a report except its page: report.md, report.tex, metrics.csv and metrics.json."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mrda_eval.spread import Spread
-from mrda_eval.tables import Cost, Means, Table, cell_texts, text_of
+from mrda_eval.tables import Means, MethodCost, Table, cell_texts, text_of
 from mrda_utils import __version__
 from mrda_utils.files import json_value, write_text
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file's content."""
+    digest = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _harmless(row: tuple) -> list:
@@ -39,7 +43,7 @@ def write_csv(rows: Iterable[tuple], fields: tuple[str, ...], path: Path) -> Non
 
 def write_json(
     means: Means,
-    costs: dict[str, Cost],
+    costs: dict[str, MethodCost],
     name: str,
     options_sha256: str,
     weights: dict[str, str],

@@ -56,7 +56,7 @@ def spreads(rows: list[Row], reference: str) -> list[Spread]:
 
 
 def _interval(differences: np.ndarray | None) -> tuple[float | None, float | None, float | None]:
-    """Mean of paired differences and the interval that it lies in with `CONFIDENCE`."""
+    """Mean of paired differences and its interval of `CONFIDENCE`."""
     if differences is None or not np.isfinite(differences).all():
         return None, None, None
     found = bootstrap(

@@ -1,4 +1,4 @@
-"""What a report's tables show: ours beside published results, kernels, spread over images, costs."""
+"""What a report's tables show: our and published results, kernels, spread over images, costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Means = dict[tuple[str, str, str], float]
 """(dataset, method, metric) -> mean over images and kernels."""
 
 
-class Cost(NamedTuple):
+class MethodCost(NamedTuple):
     """What a method costs."""
 
     parameters: int | None
@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 
 
 def is_whole(dataset: dict) -> bool:
-    """Whether published values may stand beside ours: whole images of the whole set, 21x21 kernels."""
+    """Whether published values may be compared with ours: whole images of the whole set, 21x21 kernels."""
     return "max_images" not in dataset and "max_side" not in dataset and dataset.get("kernel_size") == 21
 
 
@@ -69,7 +69,7 @@ def is_oracle(method: str) -> bool:
 
 
 def _best(places: dict[tuple[int, int], str], rows: list[list], metric: Metric) -> set[tuple[int, int]]:
-    """The best of the values at these places, which belong to these methods; nothing to compare, nothing best."""
+    """The best of the values at these places, of these methods; empty for fewer than two values."""
     values = {
         (row, column): rows[row][column]
         for (row, column), method in places.items()
@@ -111,14 +111,14 @@ def comparisons(
     scale: int,
     by_kernel: dict[str, KernelTable] | None = None,
 ) -> list[Table]:
-    """One table a data set, or one a metric: our methods, then published ones where the protocol matches.
+    """One table per data set, or per metric: our methods, then published ones where the protocol matches.
 
     Args:
         means: see `Means`.
         datasets: options of each data set by its name.
         metrics: what was measured.
         scale: upscaling factor.
-        by_kernel: data sets that are to have a column a kernel.
+        by_kernel: data sets that get a column per kernel.
     """
     found = []
     for name, opt in datasets.items():
@@ -144,7 +144,7 @@ def comparisons(
 def _kernel_comparisons(
     name: str, opt: dict, title: str, table: KernelTable, methods: list[str], metrics: list[Metric], scale: int
 ) -> list[Table]:
-    """One table a metric with a column a kernel and a row a method and noise level."""
+    """One table per metric with a column per kernel and a row per method and noise level."""
     note = f"{opt['protocol']}: {table.note}" if table.note else ""
     kernels = list(dict.fromkeys(kernel for _, kernel, _ in table.cases))
     headers, found = ["method", "noise", *kernels, "mean"], []
@@ -161,7 +161,7 @@ def _kernel_comparisons(
 
 
 def _published_rows(metrics: list[Metric], published: list[Published], scale: int) -> list[list]:
-    """A row a method: its PSNR and SSIM under those of our metrics that measure them in the same way."""
+    """A row per method: its PSNR and SSIM under those of our metrics that measure them in the same way."""
     rows = []
     for row in published:
         values = {"calculate_psnr": row.psnr, "calculate_ssim": row.ssim}
@@ -171,7 +171,7 @@ def _published_rows(metrics: list[Metric], published: list[Published], scale: in
 
 
 def _kernel_rows(table: KernelTable, methods: list[str], metric: str) -> list[list]:
-    """A row a method and noise level: the value of each kernel, and their mean."""
+    """A row per method and noise level: the value of each kernel, and their mean."""
     rows = []
     for method in methods:
         for level, cases in groupby(table.cases, key=itemgetter(2)):
@@ -202,13 +202,13 @@ def kernel_list(
     published: KernelTable | None,
     scale: int,
 ) -> list[Table]:
-    """One table a metric with a row a kernel and a column a method; none where there is one kernel.
+    """One table per metric with a row per kernel and a column per method; none where there is one kernel.
 
     Args:
         dataset: its name, for the titles.
         values: (kernel, method, metric) -> mean over images.
         metrics: what was measured.
-        published: PSNR of others, (method, "psnr", kernel) -> value, to stand beside ours; None for none.
+        published: PSNR of others, (method, "psnr", kernel) -> value; None for none.
         scale: upscaling factor.
     """
     kernels, methods, measured = (list(dict.fromkeys(part)) for part in zip(*values, strict=True))
@@ -216,13 +216,13 @@ def kernel_list(
     for metric in metrics if len(kernels) > 1 else ():
         if metric.name not in measured:
             continue
-        beside = published.values if published and is_psnr(metric, scale) else {}
-        others = dict.fromkeys(method for method, _, _ in beside)
+        known = published.values if published and is_psnr(metric, scale) else {}
+        others = dict.fromkeys(method for method, _, _ in known)
         rows = [
             [
                 kernel,
                 *(values.get((kernel, method, metric.name)) for method in methods),
-                *(beside[other, "psnr", kernel] for other in others),
+                *(known[other, "psnr", kernel] for other in others),
             ]
             for kernel in kernels
         ]
@@ -271,7 +271,7 @@ def _interval(spread: Spread, metric: Metric) -> str | None:
     return f"{spread.difference:+{metric.format}} [{low}, {high}]"
 
 
-def cost_table(costs: dict[str, Cost]) -> Table:
+def cost_table(costs: dict[str, MethodCost]) -> Table:
     """Parameters, Mult-Adds and time of each method, as in the paper's tables."""
     rows = [
         [method, *(None if part is None else part / unit for part, unit in zip(cost, (1e6, 1e9, 1), strict=True))]

@@ -1,4 +1,4 @@
-"""One metric of an option file: made once, and asked by everything that measures, compares or prints."""
+"""One metric of an option file: made once, and used by everything that measures, compares or prints."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Metric:
         return value > other if self.kind.higher_is_better else value < other
 
     def weights_file(self) -> Path | None:
-        """The file that it needs beside the images, if any.
+        """The file of weights that it needs, if any.
 
         Raises:
             UserError: it is missing, or not the right one.
@@ -126,7 +126,7 @@ class Metric:
             try:
                 self.measure(*noise, where)
             except MetricError as error:
-                reason = f"it has no value on images of {height}x{width}, as {where} holds"
+                reason = f"it has no value on images of {height}x{width}, as in {where}"
                 raise MetricError(f"val.metrics.{self.name}: {reason}; use larger ones, or leave it out") from error
 
 

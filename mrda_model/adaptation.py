@@ -51,79 +51,79 @@ def stack(tasks: Sequence[TaskBatch]) -> TaskBatch:
     return TaskBatch(torch.cat([task.lq for task in tasks]), torch.cat([task.gt for task in tasks]))
 
 
-def _start(mln: MLN, how: Adaptation) -> Weights:
+def _start(mln: MLN, adaptation: Adaptation) -> Weights:
     """MLN's own weights that adapt: the body's by name and, unless it is frozen, the upscaler's under `upscaler.`."""
-    upscaler = {} if how.freeze_upscaler else dict(mln.upscaler.named_parameters(prefix="upscaler"))
+    upscaler = {} if adaptation.freeze_upscaler else dict(mln.upscaler.named_parameters(prefix="upscaler"))
     return {**dict(mln.body.named_parameters()), **upscaler}
 
 
-def _call(part: nn.Module, weights: Weights, x: Tensor, how: Adaptation) -> Tensor:
+def _call(part: nn.Module, weights: Weights, x: Tensor, adaptation: Adaptation) -> Tensor:
     """Output of a part of MLN with `weights` in the place of its own."""
-    if how.adapt_per == "image":
+    if adaptation.adapt_per == "image":
         return vmap(lambda own, image: functional_call(part, own, (image[None],))[0])(weights, x)
     return functional_call(part, weights, (x,))
 
 
-def _body(mln: MLN, weights: Weights, lq: Tensor, how: Adaptation) -> Tensor:
+def _body(mln: MLN, weights: Weights, lq: Tensor, adaptation: Adaptation) -> Tensor:
     """Feature map (N, C', h, w) of the body with `weights`."""
-    if how.collapse and lq.device.type == "cpu":  # part of the fast path: oneDNN likes this layout better
+    if adaptation.collapse and lq.device.type == "cpu":  # part of the fast path: oneDNN likes this layout better
         lq = lq.contiguous(memory_format=torch.channels_last)
     own = {name: w for name, w in weights.items() if not name.startswith("upscaler.")}
-    with torch.autocast(lq.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
-        return _call(mln.body, own, lq, how)
+    with torch.autocast(lq.device.type, torch.bfloat16, enabled=adaptation.dtype == "bfloat16"):
+        return _call(mln.body, own, lq, adaptation)
 
 
-def _collapses(mln: MLN, how: Adaptation) -> bool:
+def _collapses(mln: MLN, adaptation: Adaptation) -> bool:
     """Whether the upscaler is one convolution: it is frozen, and the plain path is not asked for."""
-    frozen = how.freeze_upscaler and not any(p.requires_grad for p in mln.upscaler.parameters())
-    return how.collapse and frozen
+    frozen = adaptation.freeze_upscaler and not any(p.requires_grad for p in mln.upscaler.parameters())
+    return adaptation.collapse and frozen
 
 
-def _upscale(mln: MLN, weights: Weights, feat: Tensor, how: Adaptation) -> Tensor:
+def _upscale(mln: MLN, weights: Weights, feat: Tensor, adaptation: Adaptation) -> Tensor:
     """MLN's upscaler layer by layer; where it collapses, all but the pixel shuffle: (N, 3 scale^2, h, w)."""
     own = {name.removeprefix("upscaler."): w for name, w in weights.items() if name.startswith("upscaler.")}
-    with torch.autocast(feat.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
+    with torch.autocast(feat.device.type, torch.bfloat16, enabled=adaptation.dtype == "bfloat16"):
         if own:
-            return _call(mln.upscaler, own, feat, how)
-        if _collapses(mln, how):
+            return _call(mln.upscaler, own, feat, adaptation)
+        if _collapses(mln, adaptation):
             return collapsed(mln.upscaler, mln.upscale).unshuffled(feat)
         return mln.upscaler(feat)
 
 
-def super_resolve(mln: MLN, weights: Weights, lq: Tensor, lq_up: Tensor, how: Adaptation) -> Tensor:
+def super_resolve(mln: MLN, weights: Weights, lq: Tensor, lq_up: Tensor, adaptation: Adaptation) -> Tensor:
     """SR image of MLN with `weights` in the place of its own; `lq_up` is the bicubic upsampling of `lq`."""
-    residual = _upscale(mln, weights, _body(mln, weights, lq, how), how)
-    return (F.pixel_shuffle(residual, mln.upscale) if _collapses(mln, how) else residual) + lq_up
+    residual = _upscale(mln, weights, _body(mln, weights, lq, adaptation), adaptation)
+    return (F.pixel_shuffle(residual, mln.upscale) if _collapses(mln, adaptation) else residual) + lq_up
 
 
-def adapt(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation, *, first_order: bool = True) -> Weights:
+def adapt(mln: MLN, lq: Tensor, gt: Tensor, adaptation: Adaptation, *, first_order: bool = True) -> Weights:
     """Adapt MLN to the task that (lq, gt) show by gradient descent on L1 (Alg. 2, lines 4-9).
 
     Args:
         mln: start of the adaptation; left untouched.
         lq: (N, 3, h, w) RGB in [0, 1]; degraded by one task unless each image adapts for itself.
         gt: (N, 3, scale h, scale w) RGB in [0, 1].
-        how: steps, precision and what shares weights.
+        adaptation: steps, precision and what shares weights.
         first_order: cut the graph after each step; otherwise the result stays a function of MLN's own weights.
 
     Returns:
         The fast weights, named as in `_start`; with `adapt_per: image` each has a leading axis of N.
     """
-    weights = _start(mln, how)
-    if how.adapt_per == "image":
+    weights = _start(mln, adaptation)
+    if adaptation.adapt_per == "image":
         weights = {name: w.expand(len(lq), *w.shape) for name, w in weights.items()}
-    elif how.collapse:  # gradients come in the activations' layout, and the updates stay in it
+    elif adaptation.collapse:  # gradients come in the activations' layout, and the updates stay in it
         weights = {name: fast_layout(w) if w.ndim == 4 else w for name, w in weights.items()}
     if first_order:
         weights = _leaves(weights)
     residual = gt - imresize(lq, mln.upscale)  # what the upscaler has to give
-    if _collapses(mln, how):  # a mean does not depend on the order of pixels: none of the steps shuffles them
+    if _collapses(mln, adaptation):  # a mean does not depend on the order of pixels: none of the steps shuffles them
         residual = fast_layout(F.pixel_unshuffle(residual, mln.upscale))
     # images that adapt for themselves have a mean each; in the sum over images, each weight sees its own image's
-    pixels = (gt[0] if how.adapt_per == "image" else gt).numel()
+    pixels = (gt[0] if adaptation.adapt_per == "image" else gt).numel()
     with torch.enable_grad():
-        for inner_lr in how.inner_lrs:
-            out = _upscale(mln, weights, _body(mln, weights, lq, how), how)
+        for inner_lr in adaptation.inner_lrs:
+            out = _upscale(mln, weights, _body(mln, weights, lq, adaptation), adaptation)
             sign = torch.sign(out.detach() - residual).to(out.dtype)  # the gradient of L1, summed
             grads = torch.autograd.grad(out, list(weights.values()), sign, create_graph=not first_order)
             rate = inner_lr / pixels
@@ -138,25 +138,25 @@ def _leaves(weights: Weights) -> Weights:
     return {name: w.detach().requires_grad_() for name, w in weights.items()}
 
 
-def adapted_features(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation) -> Tensor:
+def adapted_features(mln: MLN, lq: Tensor, gt: Tensor, adaptation: Adaptation) -> Tensor:
     """D'_T: feature map (N, C', h, w) of MLN adapted to the task of (lq, gt), detached (Alg. 2, lines 4-10)."""
-    weights = adapt(mln, lq, gt, how)
+    weights = adapt(mln, lq, gt, adaptation)
     with torch.no_grad():
-        return _body(mln, weights, lq, how).to(lq.dtype)
+        return _body(mln, weights, lq, adaptation).to(lq.dtype)
 
 
-def adaptation_errors(mln: MLN, lq: Tensor, gt: Tensor, how: Adaptation) -> tuple[Tensor, Tensor]:
+def adaptation_errors(mln: MLN, lq: Tensor, gt: Tensor, adaptation: Adaptation) -> tuple[Tensor, Tensor]:
     """L1 error of MLN's SR images before and after its steps on (lq, gt): scalars, which adapting is to lower."""
     lq_up, errors = imresize(lq, mln.upscale), []
-    for alike in (how._replace(inner_lrs=()), how):
-        weights = adapt(mln, lq, gt, alike)
+    for steps in (adaptation._replace(inner_lrs=()), adaptation):
+        weights = adapt(mln, lq, gt, steps)
         with torch.no_grad():
-            errors.append(F.l1_loss(super_resolve(mln, weights, lq, lq_up, how).to(gt), gt))
+            errors.append(F.l1_loss(super_resolve(mln, weights, lq, lq_up, adaptation).to(gt), gt))
     return errors[0], errors[1]
 
 
 def meta_gradient(
-    mln: MLN, support: TaskBatch, query: TaskBatch, how: Adaptation, loss_fn: Loss, *, first_order: bool = True
+    mln: MLN, support: TaskBatch, query: TaskBatch, adaptation: Adaptation, loss_fn: Loss, *, first_order: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """Query loss of one task after adaptation on its support, and the gradient that updates MLN (Alg. 1, line 14).
 
@@ -164,15 +164,15 @@ def meta_gradient(
         mln: its body must require grad.
         support: images that MLN adapts on.
         query: images of the outer loss.
-        how: see `adapt`; `adapt_per` must be task.
+        adaptation: see `adapt`; `adapt_per` must be task.
         loss_fn: outer loss of (sr, gt).
         first_order: the plain gradient at the fast weights; otherwise the gradient through the inner steps (MAML).
 
     Returns:
         The detached loss, and a gradient for each of the parameters that adapt, the body's first.
     """
-    weights = adapt(mln, *support, how, first_order=first_order)
-    sr = super_resolve(mln, weights, query.lq, imresize(query.lq, mln.upscale), how)
+    weights = adapt(mln, *support, adaptation, first_order=first_order)
+    sr = super_resolve(mln, weights, query.lq, imresize(query.lq, mln.upscale), adaptation)
     loss = loss_fn(sr, query.gt)
-    targets = list(weights.values()) if first_order else list(_start(mln, how).values())
+    targets = list(weights.values()) if first_order else list(_start(mln, adaptation).values())
     return loss.detach(), list(torch.autograd.grad(loss, targets))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
@@ -11,11 +9,10 @@ from torch import Tensor, nn
 
 from mrda_data.degradation.sharpen import usm_sharpen
 from mrda_model.adaptation import TaskBatch
-from mrda_model.guarded_step import Step, guarded_step
-from mrda_model.parallel import parallel
+from mrda_model.parallel import parallel, reduced_once
 from mrda_model.perceptual import build_perceptual_loss
 from mrda_model.precision import autocast
-from mrda_utils import checkpoint
+from mrda_model.weights import load_network
 
 POWER_ITERATIONS = 20  # before the first step: largest singular values to a few percent
 DRIFT_STEPS = 100
@@ -37,9 +34,9 @@ class Adversary:
         self.device, self.amp = device, train_opt["amp"]
         self.bare = build_network(opt["network_d"]).to(device).eval()
         for _ in range(POWER_ITERATIONS):
-            self._power_iteration()
+            self.power_iteration()
         if "pretrain_network_d" in opt["path"]:
-            checkpoint.load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
+            load_network(self.bare, opt["path"]["pretrain_network_d"], "params")
         self.net_d = parallel(self.bare, device, broadcast_buffers=False) if opt["dist"] else self.bare
         self.cri_gan = build_loss(train_opt["gan_opt"]).to(device)
         self.cri_perceptual = None
@@ -52,17 +49,19 @@ class Adversary:
         self.iters, self.init_iters = train_opt["net_d_iters"], train_opt["net_d_init_iters"]
         self.shift = torch.zeros(3, device=device)
 
-    def begin_step(self) -> None:
-        """To be called before anything else of an optimizer step."""
-        self.optimizer.zero_grad()
-        self._power_iteration()
+    def power_iteration(self) -> None:
+        """Follow the weights' largest singular values; once, before anything else of an optimizer step."""
+        with torch.no_grad():
+            example = next(self.bare.parameters())
+            self.bare.train()(example.new_zeros(1, example.shape[1], 8, 8))
+        self.bare.eval()
 
     def generator_turn(self, current_iter: int) -> bool:
         """Whether the generator takes a step in this iteration."""
         return current_iter % self.iters == 0 and current_iter > self.init_iters
 
     def generator_losses(self, sr: Tensor, perceptual_gt: Tensor) -> dict[str, Tensor]:
-        """What the generator pays: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
+        """Losses of the generator: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
         losses = {}
         if self.cri_perceptual is not None:
             with autocast(self.device, self.amp):
@@ -78,8 +77,7 @@ class Adversary:
     def accumulate(self, sr: Tensor, batch: TaskBatch, step: int, steps: int) -> dict[str, Tensor]:
         """Add the discriminator's gradients on micro-batch `step` of `steps`; return losses and colour drift."""
         self.bare.requires_grad_(True)
-        wait = self.net_d is not self.bare and step < steps - 1
-        with self.net_d.no_sync() if wait else nullcontext():
+        with reduced_once(self.net_d, step == steps - 1):
             gt = usm_sharpen(batch.gt) if self.gt_usm else batch.gt
             fake, real = self._judge(self.net_d, torch.cat([sr.detach(), gt])).chunk(2)
             losses = {
@@ -98,16 +96,6 @@ class Adversary:
         now = 255 * (sr.detach().mean((0, 2, 3)) - lq.mean((0, 2, 3)))
         self.shift = torch.where(now.isfinite(), self.shift.lerp(now, 1 / DRIFT_STEPS), self.shift)
         return self.shift.abs().max()
-
-    def step(self, losses: dict[str, Tensor]) -> Step:
-        """Take the discriminator's step; see `guarded_step`."""
-        return guarded_step(self.optimizer, losses.values())
-
-    def _power_iteration(self) -> None:
-        with torch.no_grad():
-            example = next(self.bare.parameters())
-            self.bare.train()(example.new_zeros(1, example.shape[1], 8, 8))
-        self.bare.eval()
 
     def _judge(self, net: nn.Module, image: Tensor) -> Tensor:
         with autocast(self.device, self.amp):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from mrda_model.adaptation import TaskBatch, stack
 from mrda_model.adversary import Adversary
 from mrda_model.degraded_tasks import DegradedTasks
 from mrda_model.frozen import degradation_name, freeze
-from mrda_model.guarded_step import guarded_step
-from mrda_model.parallel import parallel
+from mrda_model.parallel import parallel, reduced_once
 from mrda_model.precision import autocast
 from mrda_model.restorers import network_restorer
 from mrda_model.trained_part import TrainedPart, resume_parts
+from mrda_model.weights import Provenance, load_network
 from mrda_utils import checkpoint
 
 
@@ -39,7 +38,7 @@ class StageModel(SRModel):
     adversary: Adversary | None = None  # with `network_d`
 
     def __init__(self, opt: dict) -> None:
-        self.provenance = checkpoint.Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
+        self.provenance = Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
         self.best_metric_results: dict[str, dict[str, dict[str, float]]] = {}
         self.validated_iter = 0  # the last iteration whose validation is complete
         self.conditions: dict[str, str] = {}  # of the run, stored with its states
@@ -63,15 +62,15 @@ class StageModel(SRModel):
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params_ema") -> None:
         """Load the weights that this stage starts from."""
-        checkpoint.load_network(self.get_bare_model(net), load_path, stage=self.start_stage)
+        load_network(self.get_bare_model(net), load_path, stage=self.start_stage)
         get_root_logger().info(f"Loaded {load_path}")
 
     def init_training_settings(self) -> None:
         """EMA network, pixel loss and optimizer."""
         train_opt = self.opt["train"]
         self.net_g.train()
-        self.ema_decay, bare = train_opt["ema_decay"], self.get_bare_model(self.net_g)
-        self.net_g_ema = freeze(deepcopy(bare)) if self.ema_decay > 0 else None
+        decay, bare = train_opt["ema_decay"], self.get_bare_model(self.net_g)
+        self.net_g_ema = freeze(deepcopy(bare)) if decay > 0 else None
         if train_opt.get("compile"):
             self.net_g.compile()
         self.cri_pix = build_loss(train_opt["pixel_opt"]).to(self.device)
@@ -79,7 +78,8 @@ class StageModel(SRModel):
         self.trained = [p for p in self.net_g.parameters() if p.requires_grad]
         # fused: the only form that skips a step without asking the device, see `guarded_step`
         self.optimizer_g = self.get_optimizer(optim_opt.pop("type"), self.trained, **optim_opt, fused=True)
-        self.parts = [TrainedPart("g", bare, self.optimizer_g, self.net_g_ema)]
+        clip = train_opt.get("clip_grad_norm")
+        self.parts = [TrainedPart("g", bare, self.optimizer_g, self.net_g_ema, decay, clip)]
         if "network_d" in self.opt:
             self.adversary = Adversary(self.opt, self.device)
             self.parts.append(TrainedPart("d", self.adversary.bare, self.adversary.optimizer))
@@ -99,7 +99,7 @@ class StageModel(SRModel):
         self.tasks = self.degraded_tasks(data)
 
     def compute_losses(self, tasks: Sequence[TaskBatch], current_iter: int) -> dict[str, Tensor]:
-        """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on what `net_g` makes of lq."""
+        """A stage's losses on these tasks, whose sum is minimised; here Eq. (2) on the output of `net_g`."""
         lq, gt = stack(tasks)
         return {"l_pix": self.cri_pix(self.run_network(lq).to(gt), gt)}
 
@@ -121,17 +121,16 @@ class StageModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One optimizer step on the mean over micro-batches (and processes) of the stage's losses."""
-        self.optimizer_g.zero_grad()
+        for part in self.parts:
+            part.optimizer.zero_grad()
         if self.adversary:
-            self.adversary.begin_step()
+            self.adversary.power_iteration()
         count, size = self.opt["train"]["accumulation_steps"], self.opt["datasets"]["train"]["tasks_per_gpu"]
         trains_g = self.adversary is None or self.adversary.generator_turn(current_iter)
         total: dict[str, Tensor] = defaultdict(float)
         for step in range(count):
             tasks = self.tasks[step * size : (step + 1) * size]
-            # gradients of several processes are reduced once, with the last micro-batch
-            wait = self.opt["dist"] and step < count - 1
-            with self.net_g.no_sync() if wait else nullcontext(), torch.set_grad_enabled(trains_g):
+            with reduced_once(self.net_g, step == count - 1), torch.set_grad_enabled(trains_g):
                 losses = self.compute_losses(tasks, current_iter)
                 if trains_g:
                     (sum(losses.values()) / count).backward()
@@ -145,14 +144,9 @@ class StageModel(SRModel):
     def apply_gradients(self, trains_g: bool = True) -> None:
         """Optimizer and EMA steps with the reduced gradients; skipped on every process if anything is not finite."""
         skipped = torch.zeros((), device=self.device)
-        if self.adversary:
-            skipped, self.watched["grad_norm_d"] = self.adversary.step(self.losses)
-        if trains_g:
-            clip = self.opt["train"].get("clip_grad_norm")
-            own, self.watched["grad_norm"] = guarded_step(self.optimizer_g, self.losses.values(), clip)
+        for part in self.parts if trains_g else self.parts[1:]:
+            own, self.watched["grad_norm" if part.label == "g" else "grad_norm_d"] = part.step(self.losses.values())
             skipped = torch.maximum(skipped, own)
-            if self.ema_decay > 0:
-                self.parts[0].average(self.ema_decay)
         self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
 
     def get_current_log(self) -> OrderedDict[str, float]:
@@ -160,7 +154,7 @@ class StageModel(SRModel):
         return self.reduce_loss_dict(self.losses)
 
     def watch(self) -> dict[str, Tensor]:
-        """What else is worth a curve after a step: scalars of this process, no losses; costs time, so ask seldom."""
+        """Scalars of this process for curves, besides losses; expensive, for log lines only."""
         return self.watched
 
     def skipped_steps(self) -> tuple[int, int]:
@@ -178,7 +172,7 @@ class StageModel(SRModel):
 
     # ------------------------------------------------------------------------------------------------- checkpoints
     def save_weights(self, label: int | str, current_iter: int) -> None:
-        """Write `models/net_g_<label>.pth`, and the discriminator's `net_d_<label>.pth` beside it."""
+        """Write `models/net_g_<label>.pth`, and with a discriminator `models/net_d_<label>.pth`."""
         for part in self.parts:
             part.save(Path(self.opt["path"]["models"]), label, self.provenance, current_iter)
 
@@ -209,16 +203,7 @@ class StageModel(SRModel):
         return path
 
     def resume_training(self, resume_state: dict, state_path: Path, changed: bool = False) -> None:
-        """Take up a state of `save` and its weights; from here on the run is what it would have been.
-
-        Args:
-            resume_state: what `checkpoint.load_state` read from `state_path`.
-            state_path: the weights lie in a folder beside its own.
-            changed: take up a state of another degradation, too.
-
-        Raises:
-            CheckpointError: damaged files, or a state of another stage, scale or degradation.
-        """
+        """Load a state of `save` and its weights, see `resume_parts`; the run continues as if it had not ended."""
         resume_parts(self.parts, self.provenance, resume_state, state_path, changed)
         if state_path.parent.resolve() == Path(self.opt["path"]["training_states"]).resolve():
             self.best_metric_results = resume_state["best_metric_results"]  # net_g_best.pth is in this folder

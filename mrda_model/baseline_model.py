@@ -9,6 +9,6 @@ from mrda_model.base_model import StageModel
 
 @MODEL_REGISTRY.register()
 class MRDABaselineModel(StageModel):
-    """Trains DEN and RDAN end to end with L_1; DEN looks at the LR image and no MLN or teacher tells it what to see."""
+    """Trains DEN and RDAN end to end with L_1; DEN sees the LR image, without guidance by MLN or teacher."""
 
     start_stage = "MRDABaselineModel"

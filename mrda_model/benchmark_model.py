@@ -15,7 +15,7 @@ from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import Adaptation
 from mrda_model.frozen import build_frozen, freeze
 from mrda_model.restorers import bicubic_restorer, folder_restorer, luma_restorer, network_restorer, teacher_oracle
-from mrda_utils.checkpoint import load_network
+from mrda_model.weights import load_network
 from mrda_utils.errors import OptionError
 
 

@@ -6,7 +6,7 @@ import torch
 from basicsr.archs import build_network
 from torch import nn
 
-from mrda_utils import checkpoint
+from mrda_model.weights import load_network
 
 
 def freeze(net: nn.Module) -> nn.Module:
@@ -17,7 +17,7 @@ def freeze(net: nn.Module) -> nn.Module:
 def build_frozen(opt: dict, path: str, stage: str, device: torch.device, degradation: str | None = None) -> nn.Module:
     """Build a network that is only read, with the weights of the stage that trained it (on this degradation)."""
     net = build_network(opt)
-    checkpoint.load_network(net, path, stage=stage, degradation=degradation)
+    load_network(net, path, stage=stage, degradation=degradation)
     return freeze(net.to(device))
 
 

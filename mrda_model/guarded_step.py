@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Step(NamedTuple):
-    """Scalars on the device: nobody has waited for them."""
+    """Scalars on the device; the host has not waited for them."""
 
     skipped: Tensor
     """1 if the step was skipped (everywhere), 0 if it was taken."""
@@ -23,7 +23,7 @@ def guarded_step(optimizer: torch.optim.Adam, losses: Iterable[Tensor], clip_gra
     """Clip the gradient, step if all of it and the losses are finite on every process.
 
     The decision stays on the device: a fused Adam leaves weights, moments and its step count alone where `found_inf`
-    is 1, and nobody has to wait for the answer.
+    is 1, and the host does not wait for the answer.
 
     Args:
         optimizer: fused Adam; its parameters' gradients are reduced over processes already.

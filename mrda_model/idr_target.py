@@ -12,7 +12,7 @@ from mrda_model.frozen import build_frozen, demanded_degradation
 
 
 class IDRTarget:
-    """A frozen MLN that adapts to each task anew."""
+    """A frozen MLN that adapts to each task from its own weights."""
 
     def __init__(self, opt: dict, device: torch.device) -> None:
         path = opt["path"]["pretrain_network_mln"]

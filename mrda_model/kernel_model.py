@@ -10,11 +10,11 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from mrda_data.degradation.kernels import task_kernel
+from mrda_data.transfer import send
 from mrda_eval.evaluation import Restorer
 from mrda_model.adaptation import stack
 from mrda_model.base_model import StageModel
 from mrda_model.restorers import kernel_oracle
-from mrda_utils.transfer import send
 
 
 class BlurredBatch(NamedTuple):

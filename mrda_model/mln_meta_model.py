@@ -50,7 +50,7 @@ class MLNMetaModel(StageModel):
         self.apply_gradients()
 
     def watch(self) -> dict[str, Tensor]:
-        """Besides, what adapting to the last batch's first support images did to MLN's error on them."""
+        """Also MLN's error on the last batch's first support images, before and after adapting to them."""
         k = self.opt["train"]["meta"]["num_support"]
         lq, gt = self.tasks[0]
         before, after = adaptation_errors(self.net_g, lq[:k], gt[:k], Adaptation(**self.opt["adaptation"]))

@@ -1,4 +1,4 @@
-"""BasicSR's perceptual loss on VGG weights that are there."""
+"""BasicSR's perceptual loss on local VGG weights."""
 
 from __future__ import annotations
 

@@ -51,25 +51,25 @@ def luma_restorer(restore: Restorer, scale: int) -> Restorer:
 
 
 def folder_restorer(folder: SRFolder) -> Restorer:
-    """Another program, whose SR images lie in a folder."""
+    """Another program, whose SR images are in a folder."""
     return lambda item: folder.read(*item.where).to(item.lq)
 
 
-def mln_oracle(mln: MLN, how: Adaptation) -> Restorer:
+def mln_oracle(mln: MLN, adaptation: Adaptation) -> Restorer:
     """MLN adapted on the ground truth of the very image that it restores."""
 
     def restore(item: Item) -> Tensor:
-        weights = adapt(mln, item.lq, item.gt, how)
-        return super_resolve(mln, weights, item.lq, imresize(item.lq, mln.upscale), how)
+        weights = adapt(mln, item.lq, item.gt, adaptation)
+        return super_resolve(mln, weights, item.lq, imresize(item.lq, mln.upscale), adaptation)
 
     return restore
 
 
-def teacher_oracle(net: MRDANet, mln: MLN, how: Adaptation) -> Restorer:
+def teacher_oracle(net: MRDANet, mln: MLN, adaptation: Adaptation) -> Restorer:
     """Teacher guided by MLN adapted on the ground truth."""
-    return lambda item: net(item.lq, adapted_features(mln, item.lq, item.gt, how))
+    return lambda item: net(item.lq, adapted_features(mln, item.lq, item.gt, adaptation))
 
 
 def kernel_oracle(net: MRDAKernelNet, kernel_size: int) -> Restorer:
-    """A network that is told the blur kernel of each image."""
+    """A network that gets the true blur kernel of each image."""
     return lambda item: net(item.lq, task_kernel(item.task, kernel_size).to(item.lq)[None])

@@ -18,7 +18,7 @@ from mrda_model.precision import autocast
 
 @MODEL_REGISTRY.register()
 class MRDAStudentModel(StageModel):
-    """Trains DEN_S and RDAN_S, the latter from the teacher's weights; MLN and teacher are frozen."""
+    """Trains DEN_S and RDAN_S, RDAN starting from the teacher's weights; MLN and teacher are frozen."""
 
     start_stage = "MRDAStudentModel"
 
@@ -32,7 +32,7 @@ class MRDAStudentModel(StageModel):
         self.idr_target = IDRTarget(opt, self.device)
 
     def init_training_settings(self) -> None:
-        """Take up the teacher's RDAN, unless the run starts from a student (`path.pretrain_network_g`)."""
+        """Start from the teacher's RDAN, unless the run starts from a student (`path.pretrain_network_g`)."""
         path, kind = self.opt["path"], demanded_degradation(self.opt)
         teacher_opt, teacher_path = self.opt["network_t"], path["pretrain_network_t"]
         teacher = build_frozen(teacher_opt, teacher_path, "MRDATeacherModel", self.device, kind)
@@ -71,7 +71,7 @@ class MRDAStudentModel(StageModel):
         return target
 
     def watch(self) -> dict[str, Tensor]:
-        """Besides, how far the student's representations were from the teacher's, over the length of the latter."""
+        """Also the distance of the student's representations from the teacher's, over the norm of these."""
         if self.idrs is None:  # nothing was distilled yet
             return super().watch()
         found, target = self.idrs

@@ -16,7 +16,7 @@ from mrda_model.restorers import teacher_oracle
 
 @MODEL_REGISTRY.register()
 class MRDATeacherModel(StageModel):
-    """Trains DEN_T and RDAN_T; MLN is frozen and adapts to each task anew."""
+    """Trains DEN_T and RDAN_T; MLN is frozen and adapts to each task."""
 
     start_stage = "MRDATeacherModel"
 
@@ -30,7 +30,7 @@ class MRDATeacherModel(StageModel):
         return self.restoration_losses(self.run_network(lq, self.idr_target(tasks)), gt)
 
     def watch(self) -> dict[str, Tensor]:
-        """Besides, what adapting to the last batch's first task did to MLN's error."""
+        """Also MLN's error on the last batch's first task, before and after adapting to it."""
         before, after = adaptation_errors(self.idr_target.mln, *self.tasks[0], self.idr_target.adaptation)
         return {**super().watch(), "adaptation_l1_before": before, "adaptation_l1_after": after}
 

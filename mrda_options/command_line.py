@@ -16,8 +16,9 @@ import yaml
 
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
+from mrda_options.process import Process, start
 from mrda_utils.arguments import argument_parser
-from mrda_utils.distributed import Process, environment_number, start
+from mrda_utils.distributed import environment_number
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
 from mrda_utils.shipped import PREFIX, shipped_weights

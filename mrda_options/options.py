@@ -56,7 +56,7 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 
 def explain(error: ValidationError) -> list[str]:
-    """The mistakes, a line each."""
+    """The mistakes, one line each."""
     lines = []
     for item in error.errors():
         where = _where(item["loc"])
@@ -80,7 +80,7 @@ def _unknown(model_type: Any, known: list[str]) -> str:
 
 
 def other_kind(options: dict, name: str) -> str | None:
-    """Which program takes an option file that is right, but not here."""
+    """The program that takes an option file which is valid, but not here."""
     model_type = options.get("model_type")
     if model_type == "MRDATestModel":
         return f"a test's option file; run 'python test.py -opt {name}'"

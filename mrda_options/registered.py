@@ -31,7 +31,12 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from mrda_data.degradation import KINDS
-from mrda_utils.fields import LARGEST_NETWORK, LARGEST_TABLES, LARGEST_WIDTH, MOST_MODULES, Count, Section, did_you_mean
+from mrda_utils.fields import Count, Section, did_you_mean
+
+LARGEST_WIDTH = 1024  # of a network: channels, blocks
+LARGEST_NETWORK = 2**30  # parameters, 4 GiB
+LARGEST_TABLES = 2**26  # numbers in a network's buffers, such as SwinIR's masks; and parameters, see `registered`
+MOST_MODULES = 10_000  # of a network, all layers counted; RCAN has 2,500
 
 # BasicSR's arguments have no annotations, and its words are not ours
 _ARGUMENTS = {
@@ -142,7 +147,7 @@ class _ItemIsZero(TorchFunctionMode):
 
 @contextmanager
 def _bounded(most_parameters: int) -> Iterator[None]:
-    """Look at each part that a network registers while it is built."""
+    """Count each part that a network registers while it is built."""
     limits = {"layers": MOST_MODULES, "parameters": most_parameters, "numbers in its buffers": LARGEST_TABLES}
     counts = dict.fromkeys(limits, 0)
 

@@ -7,34 +7,36 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, Lt
 from pydantic import Field, field_validator, model_validator
 
+from mrda_options.datasets import BenchmarkSet, LQSet, PairedSet, TrainSet
 from mrda_options.registered import degradation
 from mrda_options.sections import (
-    Adaptation,
-    AdversarialTrain,
     Baseline,
-    BenchmarkSet,
     Discriminator,
     Distributed,
     Logger,
-    LQSet,
     MetaPath,
-    MetaTrain,
     Metrics,
     Mln,
     MrdaKernelNet,
     MrdaNet,
-    NetworkTrain,
-    PairedSet,
     RestoringPath,
     RunPath,
     StudentPath,
-    StudentTrain,
     TestPath,
-    Train,
-    TrainSet,
     Validation,
 )
-from mrda_utils.fields import LARGEST_BATCH, Count, MethodName, Name, Section
+from mrda_options.training import Adaptation, AdversarialTrain, MetaTrain, NetworkTrain, StudentTrain, Train
+from mrda_utils.fields import Count, MethodName, Name, Section
+
+LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
+
+
+def _all_or_none(parts: dict[str, object], what: str) -> list[str]:
+    """Keys that are missing, all or none; `what` needs them all."""
+    missing = [key for key, part in parts.items() if part is None]
+    if missing and len(missing) < len(parts):
+        raise ValueError(f"{', '.join(missing)}: missing, {what} needs all of {', '.join(parts)}")
+    return missing
 
 
 class Options(Section):
@@ -164,9 +166,7 @@ class TeacherOptions(TrainOptions):
     @model_validator(mode="after")
     def _adversarial(self) -> TeacherOptions:
         parts = {"network_d": self.network_d, "train.gan_opt": self.train.gan_opt, "train.optim_d": self.train.optim_d}
-        missing = [key for key, part in parts.items() if part is None]
-        if missing and len(missing) < len(parts):
-            raise ValueError(f"{', '.join(missing)}: missing, adversarial training needs all of {', '.join(parts)}")
+        missing = _all_or_none(parts, "adversarial training")
         if missing and self.train.perceptual_opt:
             raise ValueError("train.perceptual_opt: it comes with adversarial training, network_d is missing")
         if not missing and self.train.model_dump().get("kd_opt", {}).get("warmup_iter"):
@@ -260,9 +260,7 @@ class TestOptions(Options):
             "path.pretrain_network_t": self.path.pretrain_network_t,
             "path.pretrain_network_mln": self.path.pretrain_network_mln,
         }
-        missing = [key for key, part in parts.items() if part is None]
-        if missing and len(missing) < len(parts):
-            raise ValueError(f"{', '.join(missing)}: missing, the teacher's row needs all of {', '.join(parts)}")
+        _all_or_none(parts, "the teacher's row")
         for name in ("Bicubic", "Student"):
             if name in self.baselines:
                 raise ValueError(f"baselines.{name}: the report has a row of this name, choose another")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -17,14 +18,15 @@ from mrda_data import BenchmarkDataset, LQDataset
 from mrda_data.lr_set import write_lr_set
 from mrda_data.sr_folder import SRFolder
 from mrda_eval.evaluation import Restorer, Row, evaluate, gather_rows
-from mrda_eval.pictures import IMAGES, Shown, image_name, save_images, show
-from mrda_eval.tables import Cost
+from mrda_eval.pictures import IMAGES, Example, image_name, save_images, write_example
+from mrda_eval.tables import MethodCost
 from mrda_metric import Metric, metrics_of
 from mrda_model.benchmark_model import MRDATestModel
 from mrda_options.command_line import Run, parse
+from mrda_pipeline.process_group import contact_lost_ends, stop
 from mrda_pipeline.results import Results, write_results
 from mrda_pipeline.signals import noted_signals, requested_by, stop_requested
-from mrda_utils.distributed import any_rank, contact_lost_ends, gather, on_rank_0, stop
+from mrda_utils.distributed import any_rank, gather, on_rank_0
 from mrda_utils.errors import OptionError, Stopped, UserError
 from mrda_utils.fields import did_you_mean
 
@@ -78,26 +80,22 @@ def _test(run: Run) -> int:
     with noted_signals():
         measured = [_measure(run, dataset, parts[name], model.device) for name, dataset in datasets.items()]
         complete = not any_rank(stop_requested())
-    seconds, failures = (
-        [entry for part in measured for entry in getattr(part, key)] for key in ("seconds", "failures")
-    )
-    rows = [row for part in measured for row in part.rows]
-    missing = [*unusable, *failures]
-    if run.process.rank == 0 and rows:
-        shown = [item for part in measured for item in part.shown]
-        notes = [*left_out, *_missing_note(missing)]
-        write_results(run, Results(rows, _costs(model, seconds), shown, datasets, metrics, notes, complete))
+    found = _Measured(*(list(chain.from_iterable(parts)) for parts in zip(*measured, strict=True)))
+    missing = [*unusable, *found.failures]
+    if run.process.rank == 0 and found.rows:
+        costs, notes = _costs(model, found.seconds), [*left_out, *_missing_note(missing)]
+        write_results(run, Results(found.rows, costs, found.examples, datasets, metrics, notes, complete))
     if not complete:
-        kept = f"what was measured is in {folder}, marked as incomplete" if rows else "nothing was measured"
+        kept = f"what was measured is in {folder}, marked as incomplete" if found.rows else "nothing was measured"
         raise Stopped(f"stopped by {requested_by().name}; {kept}", 128 + requested_by())
     return len(missing)
 
 
 class _Measured(NamedTuple):
-    """What all processes found on one data set."""
+    """What all processes found, on one data set or on all."""
 
     rows: list[Row]
-    shown: list[Shown]
+    examples: list[Example]
     seconds: list[tuple[str, float]]
     failures: list[str]
 
@@ -106,8 +104,8 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
     """Restore and measure a data set, up to a signal; every process must call it."""
     opt, rank, world_size = run.opt, run.process.rank, run.process.world_size
     panels, crops = Path(opt["path"]["run"]) / "panels", opt["val"]["panel_crop"]
-    wanted = _shown(dataset, opt["panels"], crops)
-    rows, shown, seconds, failures = [], [], [], []
+    wanted = _example_indices(dataset, opt["panels"], crops)
+    rows, examples, seconds, failures = [], [], [], []
     if not any_rank(stop_requested()):
         for restored in evaluate(part.restorers, dataset, part.metrics, device, rank, world_size):
             rows.append((restored.index, restored.rows))
@@ -116,10 +114,10 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
             if opt["val"]["save_img"]:
                 save_images(restored, Path(opt["path"]["run"]) / IMAGES / dataset.opt["name"])
             if restored.index in wanted:
-                shown.append((restored.index, show(restored, dataset.opt, part.metrics, panels, crops)))
+                examples.append((restored.index, write_example(restored, dataset.opt, part.metrics, panels, crops)))
             if stop_requested():
                 break
-    together = sorted(entry for own in gather(shown) for entry in own)
+    together = sorted(entry for own in gather(examples) for entry in own)
     return _Measured(
         gather_rows(rows),
         [item for _, item in together],
@@ -128,7 +126,7 @@ def _measure(run: Run, dataset: Dataset, part: _Applicable, device: torch.device
     )
 
 
-def _shown(dataset: Dataset, panels: int, crops: dict[str, list[int]]) -> set[int]:
+def _example_indices(dataset: Dataset, panels: int, crops: dict[str, list[int]]) -> set[int]:
     """Which items the report shows: spread over all, or over those of the images that have a crop of their own."""
     cases, names = len(dataset) // len(dataset.sr_sizes), list(dataset.sr_sizes)
     chosen = [i for i in range(len(dataset)) if not crops or image_name(names[i // cases]) in crops]
@@ -199,7 +197,7 @@ def _prepare_folder(folder: Path, name: str) -> None:
     """
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
     if found - {"panels", IMAGES} and f"{name}.yml" not in found:
-        raise UserError(f"path.results_root: {folder} holds other things than a test; choose another name")
+        raise UserError(f"path.results_root: {folder} contains other things than a test; choose another name")
     for pictures in ("panels", IMAGES):
         shutil.rmtree(folder / pictures, ignore_errors=True)
 
@@ -243,11 +241,11 @@ def _applicable(
     )
 
 
-def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, Cost]:
+def _costs(model: MRDATestModel, seconds: list[tuple[str, float]]) -> dict[str, MethodCost]:
     """Cost of each method; `seconds` has its time on each image."""
     times = {method: [time for name, time in seconds if name == method] for method in model.restorers}
     return {
-        method: Cost(*model.complexity.get(method, (None, None)), median(own))
+        method: MethodCost(*model.complexity.get(method, (None, None)), median(own))
         for method, own in times.items()
         if own and method not in model.folders  # none of an oracle, where no set has ground truth
     }

@@ -22,7 +22,7 @@ WEIGHTS = "models/net_g_latest.pth"  # of a run
 
 
 class Variant(Section):
-    """One entry of `runs`: an option file, train_<stage>_x<scale>.yml beside the list, with a few changes."""
+    """One entry of `runs`: an option file, train_<stage>_x<scale>.yml in the folder of the list, with a few changes."""
 
     stage: Name
     weights: dict[str, Name] = Field({})
@@ -46,7 +46,7 @@ class Runs(Section):
                 if other not in self.runs:
                     raise ValueError(f"runs.{name}.weights: {other!r} is no run, {did_you_mean(other, [*self.runs])}")
                 if other not in earlier:
-                    raise ValueError(f"runs.{name}.weights: {other!r} must stand above {name!r}")
+                    raise ValueError(f"runs.{name}.weights: {other!r} must be listed above {name!r}")
             earlier.append(name)
         return self
 
@@ -66,7 +66,7 @@ def read_runs(path: Path, kind: type[R], flag: str) -> R:
 
     Args:
         path: a file like options/demo/chain.yml or options/ablation/ablation.yml.
-        kind: what it holds.
+        kind: model of its content.
         flag: of the command line, for messages.
 
     Raises:
@@ -86,7 +86,7 @@ def read_runs(path: Path, kind: type[R], flag: str) -> R:
 def needed(runs: dict[str, Variant], names: Iterable[str]) -> list[str]:
     """These runs and all that they build on, each once, in the order of the list."""
     found = set(names)
-    for name, variant in reversed(runs.items()):  # a run's weights stand above it
+    for name, variant in reversed(runs.items()):  # a run's weights are listed above it
         if name in found:
             found.update(variant.weights.values())
     return [name for name in runs if name in found]
@@ -152,12 +152,12 @@ def train(options: dict, root: Path, folder: Path) -> None:
 
 
 def weights_path(options: dict, root: Path) -> Path:
-    """Where a run leaves its weights."""
+    """Path of a run's final weights."""
     return root / options["path"].get("experiments_root", "experiments") / options["name"] / WEIGHTS
 
 
 def _different(old: dict, new: dict, section: str = "") -> list[str]:
-    """What two options differ in, a line a key."""
+    """Differences of two options, one line per key."""
     lines = []
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)

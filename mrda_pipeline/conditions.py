@@ -1,4 +1,4 @@
-"""What the course of a training depends on: compared between its processes, and with the state that it goes on from."""
+"""What the course of a training depends on: compared between its processes, and with the state that it resumes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mrda_data import PairedDataset
+from mrda_eval.report import file_hash
 from mrda_options.command_line import Run
 from mrda_utils.distributed import gather
 from mrda_utils.errors import UserError
@@ -29,7 +30,7 @@ _NO_MATTER = (  # what neither draws nor numbers depend on, or what is compared 
 
 
 class Change(NamedTuple):
-    """One thing that is not as it was when the state was written."""
+    """One difference from the run that wrote the state."""
 
     what: str
     before: str
@@ -41,7 +42,7 @@ class Change(NamedTuple):
 
 
 def conditions(run: Run, train_set: Dataset) -> dict[str, str]:
-    """What a resumed run must have as it was to go on bit for bit, by option or by name."""
+    """What must not change for a run to resume bit for bit, by option or by name."""
     opt = run.opt
     sections = {
         key: opt[key] for key in (*_SECTIONS, *sorted(key for key in opt if key.startswith("network_"))) if key in opt
@@ -82,7 +83,7 @@ def changes(before: dict[str, str] | None, now: dict[str, str]) -> list[Change]:
 
 
 def refuse_other_training(changed: list[Change], state_path: Path) -> None:
-    """Raise UserError if a run would go on as another training than it was."""
+    """Raise UserError if a run would resume as another training."""
     others = [change for change in changed if change.what.startswith(OTHER_TRAINING)]
     if others:
         named = next((change for change in others if change.what == "degradation.type"), others[0])
@@ -105,18 +106,14 @@ def images_digest(dataset: Dataset) -> str:
 
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's content; "missing" where there is none to read."""
-    digest = sha256()
     try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_hash(path)
     except OSError:
         return "missing"
-    return digest.hexdigest()
 
 
 def check_agreement(own: dict[str, str], rank: int) -> None:
-    """Require that all processes say the same; every one of them must ask.
+    """Require that all processes have the same; every one of them must call it.
 
     Args:
         own: what must be the same: what it is, as the message names it, and its content or digest.

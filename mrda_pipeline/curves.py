@@ -12,11 +12,11 @@ from mrda_utils.files import refusal_named
 class Curves:
     """Writes to `folder`, each call before it returns: nothing is lost, and a full disk is noticed.
 
-    By itself TensorBoard writes in the background, and tells of a failure late or never.
+    By itself TensorBoard writes in the background, and reports a failure late or never.
 
     Args:
         folder: for TensorBoard's files.
-        first_step: iteration that the run goes on from; what an earlier process logged beyond it is taken back.
+        first_step: iteration that the run goes on from; later points of an earlier process are purged.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:

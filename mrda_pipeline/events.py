@@ -1,4 +1,4 @@
-"""What happened to a run, for scripts to read: `events.jsonl`, one JSON object a line.
+"""What happened to a run, for scripts to read: `events.jsonl`, one JSON object per line.
 
 A value that is not finite, such as the PSNR of identical images, is a text.
 """

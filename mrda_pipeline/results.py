@@ -1,4 +1,4 @@
-"""What a test leaves: tables on the console, report.md, report.tex, index.html, metrics.csv and metrics.json."""
+"""Output of a test: tables on the console, report.md, report.tex, index.html, metrics.csv and metrics.json."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mrda_data.protocols import PROTOCOLS
 from mrda_eval import page, report
 from mrda_eval.complexity import LR_SIZE, device_name
 from mrda_eval.evaluation import Row, means
-from mrda_eval.pictures import IMAGES, VIEWER_SIDE, Shown
+from mrda_eval.pictures import IMAGES, VIEWER_SIDE, Example
 from mrda_eval.published import published_cases
 from mrda_eval.spread import Spread, spreads
 from mrda_eval.tables import (
-    Cost,
     KernelTable,
+    MethodCost,
     Table,
     comparisons,
     cost_table,
@@ -52,8 +52,8 @@ class Results(NamedTuple):
     """All that a test found."""
 
     rows: list[Row]
-    costs: dict[str, Cost]
-    shown: list[Shown]
+    costs: dict[str, MethodCost]
+    examples: list[Example]
     datasets: dict[str, Dataset]
     metrics: list[Metric]
     notes: list[str]
@@ -110,7 +110,7 @@ def _write_texts(
         for table in section.kernels
     ]
     parts = [report.markdown([*tables, *spread, *kernels, costs]), *notes]
-    report.write_markdown(title, parts, [item.panel for item in results.shown], folder / "report.md")
+    report.write_markdown(title, parts, [item.panel for item in results.examples], folder / "report.md")
     write_text(report.latex([*tables, *spread, *kernels, costs]), folder / "report.tex")
 
 
@@ -124,7 +124,7 @@ def _section(
     kernels = _kernel_list(
         name, dataset_opt, results.rows, results.metrics, by_kernel.get(name) if results.complete else None
     )
-    return page.Section(name, own, kernels, [item.viewer for item in results.shown if item.dataset == name])
+    return page.Section(name, own, kernels, [item.viewer for item in results.examples if item.dataset == name])
 
 
 def _notes(run: Run, results: Results) -> list[str]:

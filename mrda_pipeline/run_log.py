@@ -1,4 +1,4 @@
-"""What a training tells while it runs: BasicSR's lines, TensorBoard's curves, events.jsonl."""
+"""What a training logs while it runs: BasicSR's lines, TensorBoard's curves, events.jsonl."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from basicsr.utils.logger import init_wandb_logger
 from torch import Tensor
 
 from mrda_model.base_model import StageModel
+from mrda_options.process import Process
 from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
-from mrda_utils.distributed import Process
 from mrda_utils.memory import device_memory
 
 AVERAGED = 1000  # iterations that a mean goes back at most
@@ -51,26 +51,26 @@ class RunLog:
 
     # ------------------------------------------------------------------------------------------ at every iteration
     def data_came(self) -> None:
-        """To be called when the loader has given a batch."""
+        """Call it when the loader has returned a batch."""
         if self.counts:
             self.data_timer.record()
 
     def step_done(self, losses: dict[str, Tensor]) -> None:
-        """To be called after the optimizer's step; its losses stay on the device."""
+        """Call it after the optimizer's step; its losses stay on the device."""
         if self.counts:
             self.iter_timer.record()
         for name, loss in losses.items():
             self.losses[name].append(loss)
 
     def restart(self) -> None:
-        """To be called before the loader is asked: what happened since `step_done` does not count."""
+        """Call it before the next batch is read: the time since `step_done` does not count."""
         self.counts = True
         self.data_timer.start()
         self.iter_timer.start()
 
     # ----------------------------------------------------------------------------------------------- now and then
     def line(self, model: StageModel, current_iter: int) -> None:
-        """BasicSR's line, the curves, and a word if the loader is slow; waits for the device."""
+        """BasicSR's line, the curves, and a warning if the loader is slow; waits for the device."""
         means = {f"{name}_mean": _finite_mean(losses) for name, losses in self.losses.items()}
         self.losses.clear()
         values = model.reduce_loss_dict({**model.losses, **model.watch(), **means})

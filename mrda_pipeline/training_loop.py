@@ -10,18 +10,19 @@ from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mrda_eval.progress import progress_bar
+from mrda_model import training_state
 from mrda_model.base_model import StageModel
+from mrda_options.process import Process
 from mrda_pipeline.events import record
 from mrda_pipeline.run_log import RunLog
 from mrda_pipeline.sampler import StepSampler
 from mrda_pipeline.signals import START_METHOD, leave_signals_to_parent, requested_by, stop_requested
 from mrda_pipeline.validation import validate
 from mrda_pipeline.workers import batches
-from mrda_utils import checkpoint
-from mrda_utils.distributed import Process, any_rank, barrier
+from mrda_utils.distributed import any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
 from mrda_utils.memory import device_memory
-from mrda_utils.progress import progress_bar
 
 
 class TrainingLoop:
@@ -130,7 +131,7 @@ class TrainingLoop:
         if not self.is_main:
             return
         path = self.model.save(current_iter)
-        checkpoint.prune(self.folder, self.opt["logger"].get("keep_last"))
+        training_state.prune(self.folder, self.opt["logger"].get("keep_last"))
         seconds = max(time.time() - self.started, 1e-3) / max(current_iter - self.first_step, 1)  # clocks are set back
         record(
             self.folder,
@@ -164,7 +165,7 @@ class TrainingLoop:
                 record(self.folder, "skip", current_iter, steps=skipped - self.logged_skips, in_a_row=in_a_row)
             self.logged_skips = skipped
         if in_a_row >= self.opt["train"]["max_skipped"]:
-            states = checkpoint.states(self.folder / "training_states")
+            states = training_state.states(self.folder / "training_states")
             last = f"the last checkpoint is {states[0]}" if states else "nothing was saved before"
             raise UserError(
                 f"train.max_skipped: the last {in_a_row} steps had no finite loss or gradient; {last}; lower "

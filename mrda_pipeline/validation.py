@@ -1,4 +1,4 @@
-"""Validation during a training: what the stage's restorer makes of whole images."""
+"""Validation during a training: the stage's restorer on whole images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def validate(model: StageModel, dataset: Dataset, current_iter: int, curves: Cur
 
 
 def _with_the_best(model: StageModel, name: str, found: dict[str, float], current_iter: int) -> list[str]:
-    """A line a metric; keeps the best values so far, and the weights of the best `val.save_best`."""
+    """One line per metric; keeps the best values so far, and the weights of the best `val.save_best`."""
     first = next(opt["name"] for phase, opt in model.opt["datasets"].items() if phase != "train")
     best, lines = model.best_metric_results.setdefault(name, {}), []
     for metric in model.metrics:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from types import TracebackType
@@ -17,6 +18,8 @@ from mrda_utils.errors import UserError
 
 _LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal[^.]*)|shared memory|ancdata|open files")
 
+_displaced: list[Callable] = []  # torch's handler of SIGCHLD, which it installs once a process
+
 
 @contextmanager
 def lost_workers_named() -> Iterator[None]:
@@ -24,6 +27,8 @@ def lost_workers_named() -> Iterator[None]:
 
     A batch that finds no room in /dev/shm is lost in a thread of its process, and torch's loader would wait for it
     without end; here that process ends as well.
+
+    After the block nothing of it is raised any more, also if a worker that has closed its pipes ends only then.
 
     Raises:
         UserError: in place of what torch says.
@@ -33,7 +38,8 @@ def lost_workers_named() -> Iterator[None]:
     Queue._on_queue_feeder_error, sys.excepthook = staticmethod(_end_worker), _leave_quietly
     complaints, sys.unraisablehook = sys.unraisablehook, _no_complaint_of_loaders
     try:
-        yield
+        with _deaths_of_workers_raised():
+            yield
     except RuntimeError as error:
         if not (found := _LOST.search(str(error))):
             raise
@@ -42,6 +48,23 @@ def lost_workers_named() -> Iterator[None]:
         sys.unraisablehook = complaints  # after an error, loaders are deleted later than here
     finally:
         Queue._on_queue_feeder_error, sys.excepthook = earlier
+
+
+@contextmanager
+def _deaths_of_workers_raised() -> Iterator[None]:
+    """Have torch's handler of SIGCHLD, which raises RuntimeError wherever the program is, in the block alone."""
+    if not hasattr(signal, "SIGCHLD"):  # Windows
+        yield
+        return
+    earlier = signal.getsignal(signal.SIGCHLD)
+    if _displaced:
+        signal.signal(signal.SIGCHLD, _displaced.pop())
+    try:
+        yield
+    finally:
+        installed = signal.signal(signal.SIGCHLD, earlier or signal.SIG_DFL)
+        if callable(installed) and installed is not earlier:
+            _displaced.append(installed)
 
 
 def batches(loader: DataLoader) -> Iterator[Any]:

@@ -1,3 +1,3 @@
-"""The ground that every other package stands on: files, checkpoints, processes, seeds, errors, field types."""
+"""Foundation of all other packages: files, checkpoints, how processes agree, seeds, errors, field types."""
 
 __version__ = "0.3.0"

@@ -1,4 +1,4 @@
-"""The only module that writes and reads weights and training states."""
+"""The only module that writes and reads files of tensors: weights and training states."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import re
 import stat
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
-from annotated_types import Ge, Len, Lt
-from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
-from torch import Tensor, nn
-from typing_extensions import NotRequired, TypedDict  # pydantic wants this one before Python 3.12
+from torch import Tensor
 
 from mrda_utils import pickle_scan
 from mrda_utils.errors import UserError
-from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.files import refusal_named, write_bytes, written_whole
 from mrda_utils.pickle_scan import MOST_DIMENSIONS
 
 
@@ -31,37 +28,14 @@ class CheckpointError(UserError):
 PROVENANCE_KEY = "mrda.provenance"  # in the metadata of .safetensors
 
 
-_LONGEST_TEXT = 10_000  # of a provenance, characters
-_Text = Annotated[str, Len(0, _LONGEST_TEXT)]
-_Condition = Annotated[str, Len(0, 500_000)]  # an option, of a file of 100,000 characters at most
-
-
-class _Best(TypedDict):
-    val: float
-    iter: int
-
-
-class _State(TypedDict):
-    """A training state, as far as its reader relies on it."""
-
-    iter: Annotated[int, Ge(0), Lt(2**63)]
-    mrda: dict[str, Any]
-    optimizers: list[dict[str, Any]]
-    best_metric_results: dict[str, dict[str, _Best]]
-    validated_iter: Annotated[int, Ge(0), Lt(2**63)]
-    skipped: Annotated[list[float], Len(2, 2)]
-    conditions: NotRequired[dict[_Text, _Condition]]  # since 0.3.0
-
-
-_STATE = TypeAdapter(_State)
 _LONGEST_HEADER = 16 * 2**20  # of a .safetensors file, bytes; a weight takes a hundred
-_WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)  # buffers that are counts or indices, such as SwinIR's
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write `content` so that `path` holds either all of it or what it held before.
+    """Write `content` so that `path` has either all of it or its earlier content.
 
     Raises:
         UserError: the file system refused; nothing half-written stays behind.
@@ -94,16 +68,11 @@ def save_safetensors(weights: dict[str, Tensor], origin: dict | None, about: dic
         path: file.
 
     Raises:
-        CheckpointError: the file system refused.
+        UserError: the file system refused.
     """
     metadata = about if origin is None else {**about, PROVENANCE_KEY: json.dumps(origin)}
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    write_bytes(data, path)
 
 
 def metadata(path: str | Path) -> dict[str, str]:
@@ -186,7 +155,7 @@ def load(path: str | Path) -> dict[str, Any]:
         except Exception as error:  # whatever a damaged or hostile file makes of the reader
             raise CheckpointError(f"{path}: damaged, or no file of tensors and plain values") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a checkpoint")
     return content
 
 
@@ -199,106 +168,6 @@ def _copied(content: Any) -> Any:
     return type(content)(map(_copied, content)) if isinstance(content, list | tuple) else content
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
-    """Read a training state.
-
-    Raises:
-        CheckpointError: see `load`; or it is no training state of this project.
-    """
-    content = load(path)
-    try:
-        _STATE.validate_python(content, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in first["loc"])
-        raise CheckpointError(f"{path}: no training state of this project ({where}: {first['msg']})") from error
-    _provenance(content, path)
-    return content
-
-
-def load_moments(optimizer: torch.optim.Adam, stored: dict[str, Any], path: Path) -> None:
-    """Give an optimizer the moments that its `state_dict` once held; its settings stay.
-
-    Each moment is copied into the layout of its weight: torch would keep the file's, which fused steps do not look at.
-
-    Raises:
-        CheckpointError: they do not, or are not finite.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def fits(index: Any, moments: Any) -> bool:
-        if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(moments, dict):
-            return False
-        shapes = {"step": torch.Size(), "exp_avg": parameters[index].shape, "exp_avg_sq": parameters[index].shape}
-        return moments.keys() == shapes.keys() and all(
-            isinstance(moment, Tensor)
-            and moment.dtype.is_floating_point
-            and moment.shape == shapes[name]
-            and bool(moment.isfinite().all())
-            for name, moment in moments.items()
-        )
-
-    state = stored.get("state")
-    if not isinstance(state, dict) or not all(fits(index, moments) for index, moments in state.items()):
-        raise CheckpointError(f"{path}: the optimizer's state does not fit the network, or is not finite")
-    moments = {
-        index: {
-            name: moment.clone() if name == "step" else torch.empty_like(parameters[index]).copy_(moment)
-            for name, moment in own.items()
-        }
-        for index, own in state.items()
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-class Provenance(NamedTuple):
-    """Where weights come from; stored beside them and compared when a stage takes them up."""
-
-    stage: str
-    scale: int
-    degradation: str | None
-    """What the weights were trained on; None where nobody wrote it down."""
-
-
-def _provenance(content: dict[str, Any], path: str | Path) -> Provenance | None:
-    """Where the content of a file comes from; None if nobody wrote it down.
-
-    Raises:
-        CheckpointError: what is written there makes no sense.
-    """
-    if "mrda" not in content:
-        return None
-    origin = content["mrda"] if isinstance(content["mrda"], dict) else {}
-    stage, scale, degradation = (origin.get(key) for key in Provenance._fields)
-    texts = [text for text in (stage, degradation) if text is not None]
-    if (
-        stage is None
-        or not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in texts)
-        or type(scale) is not int
-        or not 1 <= scale <= 100
-    ):
-        raise CheckpointError(f"{path}: damaged, what it says about its stage, scale and degradation makes no sense")
-    return Provenance(stage, scale, degradation)
-
-
-def different_parts(a: str, b: str) -> tuple[str, str]:
-    """Of two lists of options, `name value, name value ...`, what the other lacks."""
-    parts_a, parts_b = (re.split(r", (?=\w+ )", text) for text in (a, b))
-    return (
-        ", ".join(part for part in parts_a if part not in parts_b),
-        ", ".join(part for part in parts_b if part not in parts_a),
-    )
-
-
-def save_network(nets: dict[str, nn.Module], provenance: Provenance, iteration: int, path: Path) -> None:
-    """Write `nets` ({params: net} or {params, params_ema}) in BasicSR's layout, with provenance under `mrda`."""
-    content: dict[str, Any] = {
-        key: {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()} for key, net in nets.items()
-    }
-    content["mrda"] = {**provenance._asdict(), "iteration": iteration}
-    save(content, path)
-
-
 def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dict[str, Tensor]:
     """Weights in what `load` read from `path`: under `param_key`, else `params`, else bare; without wrappers' prefixes.
 
@@ -309,11 +178,11 @@ def weights_of(content: dict[str, Any], param_key: str, path: str | Path) -> dic
     if not isinstance(weights, dict):
         raise CheckpointError(f"{path}: no weights under {param_key!r} or 'params'")
     if not weights or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
-        raise CheckpointError(f"{path}: holds no weights of a network")
+        raise CheckpointError(f"{path}: contains no weights of a network")
     if sum(tensor.nbytes for tensor in weights.values()) > Path(path).stat().st_size:
         raise CheckpointError(f"{path}: damaged, its tensors are larger than the file")
     for name, tensor in weights.items():
-        if tensor.dtype not in (*_WEIGHTS, *_INDICES):
+        if tensor.dtype not in (*WEIGHT_DTYPES, *_INDICES):
             raise CheckpointError(f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}, no weights")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} is not finite; the training diverged, take earlier weights")
@@ -325,96 +194,3 @@ def reasons(error: RuntimeError) -> str:
     first, *found = [line.strip() for line in str(error).splitlines()]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(found[:3] or [first]) + more
-
-
-def _other_sizes(net: nn.Module, weights: dict[str, Tensor]) -> str:
-    """Arguments of one of our networks that the weights have otherwise; nothing where they do not say."""
-    try:
-        theirs, ours = (net.hyper_parameters(state) for state in (weights, net.state_dict()))
-    except (AttributeError, ValueError):  # another network, or no weights of this one
-        return ""
-    differ = [key for key in ours if theirs[key] != ours[key]]
-    return "; ".join(f"{key} is {theirs[key]} in the file, {ours[key]} in the options" for key in differ)
-
-
-def load_network(
-    net: nn.Module,
-    path: str | Path,
-    param_key: str = "params_ema",
-    stage: str | tuple[str, ...] | None = None,
-    degradation: str | None = None,
-) -> None:
-    """Load weights strictly; accepts `params_ema`, `params`, a bare state dict and `module.` prefixes.
-
-    Args:
-        net: network that takes the weights.
-        path: file.
-        param_key: what to prefer; without it, `params` serves.
-        stage: refuse the weights of a stage other than this or these (where the file says which).
-        degradation: refuse weights trained on another degradation (likewise).
-
-    Raises:
-        CheckpointError: damaged, of another stage, degradation or scale, or weights that do not fit.
-    """
-    content = load(path)
-    origin = _provenance(content, path)
-    if origin is not None:
-        wanted = (stage,) if isinstance(stage, str) else stage
-        if wanted is not None and origin.stage not in wanted:
-            raise CheckpointError(f"{path}: weights of stage {origin.stage}, expected {' or '.join(wanted)}")
-        if degradation is not None and origin.degradation not in (None, degradation):
-            theirs, ours = different_parts(origin.degradation, degradation)
-            raise CheckpointError(f"{path}: trained on degradation '{theirs}', the option file says '{ours}'")
-        if getattr(net, "upscale", origin.scale) != origin.scale:
-            raise CheckpointError(f"{path}: weights for scale {origin.scale}, the option file says {net.upscale}")
-    weights, own = weights_of(content, param_key, path), net.state_dict()
-    for name in filter(own.__contains__, weights):
-        if weights[name].dtype not in (_WEIGHTS if own[name].dtype in _WEIGHTS else (own[name].dtype,)):
-            found, needed = (str(tensors[name].dtype).removeprefix("torch.") for tensors in (weights, own))
-            raise CheckpointError(f"{path}: {name} is of type {found}, {type(net).__name__} needs {needed}")
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = _other_sizes(net, weights) or reasons(error)
-        raise CheckpointError(f"{path}: does not fit {type(net).__name__}: {reason}") from error
-
-
-def states(folder: Path) -> list[Path]:
-    """Return the training states of a run, newest first."""
-    found = [p for p in folder.glob("*.state") if re.fullmatch(r"\d+", p.stem)] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.stem), reverse=True)
-
-
-def network_of_state(state_path: Path, label: str) -> Path:
-    """Return the weights file that belongs to `<run>/training_states/<iteration>.state`."""
-    return state_path.parent.parent / "models" / f"net_{label}_{state_path.stem}.pth"
-
-
-def prune(run: Path, keep_last: int | None) -> None:
-    """Delete all but the newest `keep_last` states of a run and the weights that belong to them; None keeps all.
-
-    A damaged state does not count among them, so the last good one is never deleted. States that the run did not go on
-    from (`6.state.abandoned`) go with their weights, unless there is a state of that iteration again. `net_g_best.pth`
-    and `net_g_latest.pth` belong to no state and stay.
-
-    Raises:
-        CheckpointError: a file that cannot be deleted.
-    """
-    if keep_last is None:
-        return
-    folder, kept, superfluous = run / "training_states", 0, []
-    for path in states(folder):
-        net_g, net_d = (network_of_state(path, label) for label in ("g", "d"))
-        if kept < keep_last:
-            kept += is_whole(path) and is_whole(net_g) and (is_whole(net_d) or not net_d.exists())
-        else:
-            superfluous.append(path)
-    for path in [*superfluous, *folder.glob("*.state.abandoned")]:
-        state = path.with_name(path.name.removesuffix(".abandoned"))
-        try:
-            path.unlink()  # first: a state without weights would be a damaged one
-            if not state.exists():
-                for label in ("g", "d"):
-                    network_of_state(state, label).unlink(missing_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be deleted ({error.strerror})") from error

@@ -2,7 +2,7 @@
 
 Import it before the first `import basicsr`. BasicSR 1.4.2 imports `torchvision.transforms.functional_tensor` (gone
 since torchvision 0.17), `distutils` (gone since Python 3.12) and `scipy.ndimage.filters` (gone in SciPy 2): where one
-is missing, an alias stands in. Installing twice changes nothing, and a version that has the real module keeps it.
+is missing, an alias takes its place. Installing twice changes nothing, and a version that has the real module keeps it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Standard output and error that outlive their reader: a pipe that is closed, a full disk, a terminal that is gone."""
+"""Standard output and error that survive the loss of their reader: a closed pipe, a full disk, a closed terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Lasting:
 def lasting_console() -> Iterator[Callable[[], OSError | None]]:
     """Let a program go on when nobody can read what it prints.
 
-    Yields a function that tells why standard output could not be written, or None; a closed pipe is no failure, since
+    Yields a function that returns why standard output could not be written, or None; a closed pipe is no failure, since
     `| head` wants no more.
     """
     for descriptor in (0, 1, 2):

@@ -1,18 +1,14 @@
-"""One process or several: what torchrun or Slurm say, the device of this process, and how processes agree.
+"""How processes that train or test together agree.
 
-What processes tell each other here travels over gloo, on CUDA too: no GPU is waited for.
+Messages between processes here use gloo, on CUDA too: no GPU is waited for.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
-from threading import Thread
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,28 +16,6 @@ import torch.distributed as dist
 from mrda_utils.errors import UserError
 
 T = TypeVar("T")
-LOST = r"Connection (closed|reset)|Broken pipe|[Tt]imed out"  # how gloo tells that another process is gone or silent
-PATIENCE = 30  # seconds that leaving the process group may take after an error
-
-
-class Process(NamedTuple):
-    """This process among those that train together."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-
-def _slurm_environment() -> None:
-    """Give a Slurm task the variables that torchrun would set; MASTER_ADDR must come from the job script."""
-    for ours, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
-        if slurm not in os.environ:
-            raise UserError(f"--launcher slurm: {slurm} is not set; start with srun")
-        environment_number(slurm, 0)
-        os.environ.setdefault(ours, os.environ[slurm])
-    if "MASTER_ADDR" not in os.environ:
-        raise UserError("--launcher slurm: MASTER_ADDR is not set; export the first node's name in the job script")
-    os.environ.setdefault("MASTER_PORT", "29500")
 
 
 def environment_number(variable: str, default: int, least: int = 0) -> int:
@@ -54,102 +28,6 @@ def environment_number(variable: str, default: int, least: int = 0) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
         raise UserError(f"{variable}: {text!r} is no number from {least} on; torchrun or Slurm sets it, or unset it")
     return int(text)
-
-
-def _place() -> tuple[int, int, int]:
-    """Rank, number of processes and rank on this node, as the environment has them.
-
-    Raises:
-        UserError: they make no sense.
-    """
-    world_size, rank, local_rank = (
-        environment_number("WORLD_SIZE", 1, 1),
-        environment_number("RANK", 0),
-        environment_number("LOCAL_RANK", 0),
-    )
-    for name in ("LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        environment_number(name, 1, 1)
-    if rank >= world_size:
-        raise UserError(f"RANK: {rank}, but WORLD_SIZE is {world_size}, so ranks end at {world_size - 1}")
-    if world_size > 1 and "RANK" not in os.environ:
-        raise UserError(f"RANK: not set, but WORLD_SIZE is {world_size}; torchrun or Slurm sets both")
-    return rank, world_size, local_rank
-
-
-def _numbered_gpu(device: str, world_size: int) -> int:
-    """Number of the GPU that the option `device` names."""
-    number, count = int(device.partition(":")[2]), torch.cuda.device_count()
-    if world_size > 1:
-        raise UserError(f"device: {device!r}, but {world_size} processes take a GPU each; use device: cuda")
-    if number >= count:
-        raise UserError(f"device: {device!r}, but there are {count} GPUs, from cuda:0 on")
-    return number
-
-
-def start(launcher: str, device: str, timeout: int) -> Process:
-    """Join the process group if there is one (torchrun is seen by its variables), choose the device.
-
-    Args:
-        launcher: `slurm`, or anything else for torchrun or a single process.
-        device: `auto`, `cpu`, `cuda`, or a GPU by its number, `cuda:1`, for one process.
-        timeout: seconds after which waiting for another process ends the run.
-
-    Raises:
-        UserError: CUDA asked for and not there, more processes than GPUs, or a launcher without its variables.
-    """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device: {device!r}, but torch sees no CUDA device; use device: cpu")
-    use_cuda = device != "cpu" and torch.cuda.is_available()
-    if launcher == "slurm":
-        _slurm_environment()
-    rank, world_size, local_rank = _place()
-    if launcher == "pytorch" and "WORLD_SIZE" not in os.environ:
-        raise UserError(
-            "--launcher pytorch: WORLD_SIZE is not set; start with torchrun --nproc_per_node=N train.py ..."
-        )
-    if use_cuda:
-        if launcher == "slurm" and torch.cuda.device_count() == 1:
-            local_rank = 0  # --gpus-per-task=1 shows each task its own GPU alone
-        if ":" in device:
-            local_rank = _numbered_gpu(device, world_size)
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"process {local_rank} of this node has no GPU, there are {torch.cuda.device_count()}; "
-                "lower --nproc_per_node"
-            )
-        torch.cuda.set_device(local_rank)
-    if world_size > 1:
-        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-        try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-        except (dist.DistError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"WORLD_SIZE is {world_size}, but the processes did not come together ({reason})"
-            ) from error
-    return Process(rank, world_size, torch.device("cuda", local_rank) if use_cuda else torch.device("cpu"))
-
-
-def stop() -> None:
-    """Leave the process group; while an exception is on its way out, within PATIENCE seconds.
-
-    To destroy NCCL's group is to wait for all that is pending, which never ends if another process is gone, and holds
-    a lock that aborting needs: after an exception it is aborted at once. With gloo nothing is pending.
-    """
-    if not dist.is_initialized():
-        return
-    if sys.exc_info()[0] is None:
-        dist.destroy_process_group()
-        return
-    aborts = "nccl" in dist.get_backend_config()
-
-    def leave() -> None:
-        with suppress(RuntimeError):  # what is on its way out says more
-            dist.group.WORLD.abort() if aborts else dist.destroy_process_group()
-
-    leaving = Thread(target=leave, daemon=True)  # one that hangs does not keep the process
-    leaving.start()
-    leaving.join(PATIENCE)
 
 
 def on_rank_0(work: Callable[[], T]) -> T:
@@ -196,22 +74,3 @@ def gather(value: T) -> list[T]:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
-
-
-@contextmanager
-def contact_lost_ends() -> Iterator[None]:
-    """Turn what the backends raise when another process is gone, or silent for too long, into one line.
-
-    Raises:
-        UserError: naming this rank.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        lost = isinstance(error, dist.DistError) or re.search(LOST, str(error))
-        if not dist.is_initialized() or not lost:
-            raise
-        raise UserError(
-            f"rank {dist.get_rank()}: another process has ended or was silent for longer than dist_params.timeout "
-            f"({str(error).splitlines()[0][:120]}); --auto_resume goes on from the last checkpoint"
-        ) from error

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told in one line and without a traceback."""
+"""Mistakes of the user, reported in one line and without a traceback."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import NoReturn
 from mrda_utils.console import lasting_console
 
 _LONGEST_LINE = 2000  # characters of a message; names and values may come from a stranger's file
-_LONGEST_END = 500  # of these at the end, where the reason stands
+_LONGEST_END = 500  # of these at the end, where the reason is
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What no name of a file may hold: control characters, line ends, and bytes that are no UTF-8."""
+"""What no file name may contain: control characters, line ends, and bytes that are no UTF-8."""
 
 
 class UserError(ValueError):
-    """Something the user can mend; the message names the option or file, the value and what to do."""
+    """A mistake that the user can correct; the message names the option or file, the value and what to do."""
 
     def __str__(self) -> str:
         """The message without control characters, which would reach the terminal, and without endless lines."""
@@ -59,7 +59,7 @@ def run(
     interrupted: str = "interrupted; the last checkpoint is kept, --auto_resume goes on from it",
     out_of_memory: str = OUT_OF_MEMORY,
 ) -> None:
-    """Run an entry script; what a user can mend or asked for ends in one line on stderr, without a traceback.
+    """Run an entry script; what a user can correct or asked for ends in one line on stderr, without a traceback.
 
     Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
     """

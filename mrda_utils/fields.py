@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mrda_utils.errors import UNPRINTABLE
@@ -34,30 +33,6 @@ class Section(BaseModel):
         return data
 
 
-def _ordered(pair: list[float]) -> list[float]:
-    if not 0 <= pair[0] <= pair[1]:
-        raise ValueError(f"{pair} is no range: it needs 0 <= low <= high")
-    return pair
-
-
-def _around_one(pair: list[float]) -> list[float]:
-    if not pair[0] <= 1 <= pair[1]:
-        raise ValueError(f"{pair} must contain 1")
-    return pair
-
-
-def _whole(probabilities: list[float]) -> list[float]:
-    if not math.isclose(sum(probabilities), 1, abs_tol=1e-6):
-        raise ValueError(f"{probabilities} must sum to 1, not {sum(probabilities):g}")
-    return probabilities
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError(f"{value} is even")
-    return value
-
-
 def _printable(text: str) -> str:
     if UNPRINTABLE.search(text):
         raise ValueError("control characters, or bytes that are no UTF-8")
@@ -70,24 +45,7 @@ def _possible_path(text: str) -> str:
     return _printable(text)
 
 
-LARGEST_WIDTH = 1024  # of a network: channels, blocks
-LARGEST_NETWORK = 2**30  # parameters, 4 GiB
-LARGEST_TABLES = 2**26  # numbers in a network's buffers, such as SwinIR's masks; and parameters, see `registered`
-MOST_MODULES = 10_000  # of a network, all layers counted; RCAN has 2,500
-LARGEST_BATCH = 2**28  # pixels that a process crops for an optimizer step, 3 GiB; the paper's has 2**21
-
 Count = Annotated[int, Ge(1)]
-Range = Annotated[list[Annotated[float, Le(1000)]], Len(2, 2), AfterValidator(_ordered)]
-PositiveRange = Annotated[list[Annotated[float, Ge(0.001), Le(1000)]], Len(2, 2), AfterValidator(_ordered)]
-RangeAroundOne = Annotated[PositiveRange, AfterValidator(_around_one)]
-FactorRange = Annotated[
-    list[Annotated[float, Gt(0), Le(16)]], Len(2, 2), AfterValidator(_ordered), AfterValidator(_around_one)
-]
-QualityRange = Annotated[list[Annotated[float, Ge(1), Lt(100)]], Len(2, 2), AfterValidator(_ordered)]
-Probability = Annotated[float, Ge(0), Le(1)]
-Probabilities = Annotated[list[Probability], AfterValidator(_whole)]
-KernelSize = Annotated[int, Ge(3), Le(255), AfterValidator(_odd)]
-LargestKernel = Annotated[int, Ge(7), Le(255), AfterValidator(_odd)]
 FilePath = Annotated[str, Field(max_length=2000), AfterValidator(_possible_path)]
 Label = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or absent, never half-written."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import BinaryIO
 
 from mrda_utils.errors import UserError
 
-SHORT_NAME = 100  # bytes of a file's name, which any file system holds
+SHORT_NAME = 100  # bytes of a file's name, which any file system allows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
 
 class WriteError(UserError):
-    """The file system does not take a file; raised from the OSError that says why."""
+    """A file cannot be written; raised from the OSError that says why."""
 
     @property
     def of_any_file(self) -> bool:
-        """Whether it would take no other file either: it is full or read-only."""
+        """Whether no other file can be written either: the file system is full or read-only."""
         return getattr(self.__cause__, "errno", None) in NO_ROOM
 
 
 @contextmanager
 def refusal_named(path: Path) -> Iterator[None]:
-    """Say which file it is that the file system does not write.
+    """Name the file that cannot be written.
 
     Raises:
         WriteError: naming `path` and the reason, in place of an OSError.
@@ -43,7 +43,7 @@ def refusal_named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; at the end `path` holds either all of it, flushed to the disk, or what it held before.
+    """Open a file to write; at the end `path` has either all of it, flushed to the disk, or its earlier content.
 
     Raises:
         WriteError: the file system refused; nothing half-written stays behind.
@@ -63,7 +63,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _temporary_name(name: str) -> str:
-    """A hidden name beside `name`; of a long one, which the file system may just hold, it is no longer."""
+    """A hidden name in the same folder, no longer than `name` if that is near the file system's limit."""
     ends = f".{os.getpid()}.tmp"
     longest = max(len(os.fsencode(name)), SHORT_NAME)
     if len(os.fsencode(f".{name}{ends}")) > longest:
@@ -72,9 +72,9 @@ def _temporary_name(name: str) -> str:
 
 
 def _flush_names(folder: Path) -> None:
-    """Else a power cut could undo a renaming, but not the deletion of older files after it.
+    """Flush a folder, so that a power cut cannot undo a renaming and keep a later deletion of older files.
 
-    A file system that cannot do so with folders (EINVAL, ENOTSUP ...) is taken as it is, which is said once.
+    A file system that cannot flush folders (EINVAL, ENOTSUP ...) is accepted with one warning.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -85,7 +85,7 @@ def _flush_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_FSYNC:
             raise
-        _tell_not_flushed(folder)
+        _warn_not_flushed(folder)
     finally:
         os.close(descriptor)
 
@@ -93,8 +93,8 @@ def _flush_names(folder: Path) -> None:
 _not_flushed: list[Path] = []
 
 
-def _tell_not_flushed(folder: Path) -> None:
-    """Say so, once a process."""
+def _warn_not_flushed(folder: Path) -> None:
+    """Warn once per process."""
     if not _not_flushed:
         _not_flushed.append(folder)
         line = f"warning: {folder}: its file system does not flush folders, so a power cut may undo the last files"
@@ -102,7 +102,7 @@ def _tell_not_flushed(folder: Path) -> None:
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again, in the user's cache; it need not exist.
+    """Folder of what can be recomputed, in the user's cache; it need not exist.
 
     Raises:
         UserError: neither the environment nor the system's list of users says where that is.
@@ -115,12 +115,17 @@ def user_cache() -> Path:
         raise UserError("HOME: not set, and this user has no home folder; name a folder in XDG_CACHE_HOME") from error
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8, folders included; see `written_whole`."""
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file, folders included; see `written_whole`."""
     with refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as file:
-        file.write(text.encode())
+        file.write(data)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8, folders included; see `written_whole`."""
+    write_bytes(text.encode(), path)
 
 
 def append_line(line: str, path: Path) -> None:

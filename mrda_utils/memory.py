@@ -17,7 +17,7 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container, whose limit /proc/meminfo doe
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping, in a container within its limit; None where Linux does not tell."""
+    """Bytes available without swapping, in a container within its limit; None where Linux does not report it."""
     table = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
     if not found:
@@ -31,7 +31,7 @@ def available_memory() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """Most bytes that this process has held in memory so far; None where Python does not tell (Windows)."""
+    """Peak resident memory of this process in bytes; None where Python does not report it (Windows)."""
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""How exactly, how repeatably and how fast CUDA computes in float32; nothing of this changes what a CPU computes."""
+"""Precision, determinism and speed of float32 on CUDA; nothing here changes what a CPU computes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 
 def set_numerics(*, tf32: bool = False, deterministic: bool = False, cudnn_benchmark: bool = False) -> None:
-    """Set every switch of torch's for that, whatever it was before; to be called before CUDA computes anything.
+    """Set all switches of torch for that; call it before CUDA computes anything.
 
     The defaults suit programs that restore images of many sizes and measure: full float32, no trials.
 
     Args:
-        tf32: convolutions of float32 round their factors to TF32, 10 bits behind the point. Matrix products never do:
+        tf32: convolutions of float32 round their factors to TF32, 10 bits of mantissa. Matrix products never do:
             networks have hardly any, but JPEG compression and sharpening consist of them.
         deterministic: an operation that would not give the same bits each time takes another form or, where it has
-            none, raises a RuntimeError, which `mrda_utils.errors.run` tells in one line.
+            none, raises a RuntimeError, which `mrda_utils.errors.run` reports in one line.
         cudnn_benchmark: cuDNN takes the algorithm that was fastest at the first call with each size; not with
             `deterministic`, since the fastest one is not always the same.
     """

@@ -1,7 +1,7 @@
-"""What a checkpoint may ask of its reader: an allow-list, looked at before torch reads it.
+"""An allow-list for the content of checkpoints, checked before torch reads them.
 
 `torch.load(weights_only=True)` runs nothing, but a file of a kilobyte can still make it fill the memory, compute for
-hours, or give tensors that reach beyond their numbers. Here the pickle is gone through without making anything of it:
+hours, or give tensors that reach beyond their numbers. Here the pickle is scanned without building its objects:
 only the opcodes, functions and shapes pass that weights and training states consist of.
 """
 
@@ -29,6 +29,9 @@ _STORAGES = {f"{module} {kind}Storage": size for kind, size in _BYTES.items() fo
 _ORDERED_DICT = "collections OrderedDict"
 _TENSOR, _OLD_TENSOR = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"
 _PARAMETER = "torch._utils _rebuild_parameter"
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
+_EMPTY = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
 _GLOBALS = {_ORDERED_DICT, _TENSOR, _OLD_TENSOR, _PARAMETER, *_STORAGES}
 
 
@@ -56,13 +59,13 @@ class _Value:
 
 
 def read_parts(file: BinaryIO) -> io.BytesIO:
-    """Write the parts of a zip file of torch.save anew, so that the next reader sees what this one has seen.
+    """Rewrite the parts of a zip file of torch.save, so that the next reader sees what this one has seen.
 
     Zip files can be made to mean one thing to one reader and another to the next. Here one reader, Python's, decides.
     Each part's CRC-32 is compared with its content, which torch does not do; files without sums (zeros) are taken.
 
     Raises:
-        RefusedError: compressed parts, names that stand twice, bytes before the parts or after the directory.
+        RefusedError: compressed parts, duplicate names, bytes before the parts or after the directory.
         zipfile.BadZipFile, OSError, ValueError: damaged.
     """
     length, whole = file.seek(0, io.SEEK_END), io.BytesIO()
@@ -85,10 +88,10 @@ def read_parts(file: BinaryIO) -> io.BytesIO:
 
 
 def scan(file: BinaryIO) -> None:
-    """Look through a file of torch.save: what `read_parts` made of it, or one from before torch 1.6.
+    """Scan a file of torch.save: what `read_parts` made of it, or one from before torch 1.6.
 
     Raises:
-        RefusedError: it asks for something that weights and training states do without.
+        RefusedError: it contains something that weights and training states never do.
         OSError, ValueError, zipfile.BadZipFile: it is damaged.
     """
     length = file.seek(0, io.SEEK_END)
@@ -121,11 +124,11 @@ def _scan_parts(file: BinaryIO, length: int) -> None:
 
 
 class _Scan:
-    """Goes through one pickle with a stack of what its values are.
+    """Scans one pickle with a stack of the kinds of its values.
 
     Args:
         file: at the beginning of the pickle.
-        storages: takes up the storages that tensors name.
+        storages: collects the storages that tensors name.
         length: of the whole file, bytes.
     """
 
@@ -136,7 +139,7 @@ class _Scan:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """To the pickle's end; what it holds."""
+        """Scan to the pickle's end; return its content."""
         for opcode, argument, _ in islice(pickletools.genops(self.file), _MOST_OPCODES):
             if opcode.name == "STOP":
                 break
@@ -153,14 +156,12 @@ class _Scan:
         match name:
             case "PROTO":
                 pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING"
-            ):
+            case _ if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case _ if name in _LITERALS:
                 stack.append(argument)
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append(_Value({"T": tuple, "L": list, "D": dict}[name[6]]))
+            case _ if name in _EMPTY:
+                stack.append(_Value(_EMPTY[name]))
             case "MARK":
                 self.marks.append(len(stack))
             case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -174,19 +175,14 @@ class _Scan:
             case "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[argument])
             case "GLOBAL":
-                if argument not in _GLOBALS:
-                    raise RefusedError(f"asks for {argument.replace(' ', '.')}, which no tensors and plain values need")
-                stack.append(_Global(argument))
+                stack.append(self._global(argument))
             case "BINPERSID":
                 stack.append(self._storage(*self._tuple(stack.pop())))
             case "REDUCE":
                 function, arguments = self._pop(2)
                 stack.append(self._call(function, self._tuple(arguments)))
-            case "BUILD":  # an OrderedDict with attributes, as state_dict makes it
-                (attributes,) = self._pop(1)
-                if not (isinstance(attributes, _Value) and attributes.kind is dict):
-                    raise RefusedError("attributes that are no dictionary")
-                self._extend(dict, [attributes])
+            case "BUILD":
+                self._build(*self._pop(1))
             case _:
                 raise ValueError(name)  # in a file of another kind, above all
 
@@ -210,6 +206,17 @@ class _Scan:
         if len(values) % 2:
             raise ValueError("a key without a value")
         self._extend(dict, values)
+
+    def _build(self, attributes: Any) -> None:
+        """Attributes of an OrderedDict, as state_dict makes it."""
+        if not (isinstance(attributes, _Value) and attributes.kind is dict):
+            raise RefusedError("attributes that are no dictionary")
+        self._extend(dict, [attributes])
+
+    def _global(self, name: str) -> _Global:
+        if name not in _GLOBALS:
+            raise RefusedError(f"asks for {name.replace(' ', '.')}, which no tensors and plain values need")
+        return _Global(name)
 
     def _tuple(self, value: Any) -> list[Any]:
         if not isinstance(value, _Value) or value.kind is not tuple:
@@ -246,7 +253,7 @@ class _Scan:
         raise RefusedError("a tensor or dictionary that is made of something else")
 
     def _check_tensor(self, storage: _Storage, offset: Any, size: list[Any], stride: list[Any]) -> None:
-        """Require that a tensor lies within its storage and has no more numbers than that."""
+        """Require that a tensor is within its storage and has no more numbers than that."""
         if len(size) > MOST_DIMENSIONS or len(stride) != len(size):
             raise RefusedError(f"a tensor of {len(size)} dimensions; {MOST_DIMENSIONS} are allowed")
         if any(type(number) is not int or not 0 <= number <= _MOST_NUMBERS for number in (offset, *size, *stride)):
@@ -271,7 +278,7 @@ def _written_out(value: Any, known: dict[int, tuple[float, int]], depth: int = 0
     if not isinstance(value, _Value):
         return 1, 1
     if id(value) not in known:
-        known[id(value)] = (math.inf, 0)  # what it is where it holds itself
+        known[id(value)] = (math.inf, 0)  # while inside itself
         inside = [_written_out(part, known, depth + 1) for part in value.parts] if depth < _DEEPEST else [(0, _DEEPEST)]
         known[id(value)] = 1 + sum(count for count, _ in inside), 1 + max((height for _, height in inside), default=0)
     if known[id(value)][1] > _DEEPEST:

@@ -1,4 +1,4 @@
-"""Where the weights that come with the project are."""
+"""Paths of the weights that are shipped with the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mrda_utils.errors import UserError
 
 PREFIX = "shipped:"
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (ROOT / "mrda_weights", ROOT / "weights")  # beside the installed packages; in a clone
+FOLDERS = (ROOT / "mrda_weights", ROOT / "weights")  # next to the installed packages; in a clone
 
 
 def shipped_names() -> list[str]:

@@ -31,12 +31,12 @@ class _Loader(yaml.SafeLoader):
         keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for (_, key), count in keys.items():
             if count > 1:
-                raise yaml.composer.ComposerError(None, None, f"key {key!r} stands twice", node.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"key {key!r} appears twice", node.start_mark)
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
-        # a key that overrides one brought by << stands behind it; PyYAML 6.0.4 merges the first of them further on
+        # a key that overrides one of << comes after it; PyYAML 6.0.4 merges the first of them further on
         own = {(key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key): (key, v) for key, v in node.value}
         node.value = list(own.values())
 
@@ -48,9 +48,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
-    """Characters of a node in which each alias is replaced by what it stands for; nine lines can stand for 10^9."""
+    """Characters of a node in which each alias is replaced by its content; nine lines can expand to 10^9."""
     if id(node) not in known:
-        known[id(node)] = math.inf  # what it is where it holds itself
+        known[id(node)] = math.inf  # while inside itself
         parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
         inside = len(parts) if isinstance(node, yaml.ScalarNode) else sum(_written_out(part, known) for part in parts)
         known[id(node)] = 1 + inside
@@ -66,7 +66,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parse YAML without executing anything; `name` stands in the message of the OptionError."""
+    """Parse YAML without executing anything; `name` is for the message of the OptionError."""
     if len(text) > MAX_BYTES:
         raise OptionError(f"{name}: {len(text)} characters; an option file has at most {MAX_BYTES}")
     try:

@@ -1,9 +1,9 @@
-"""Train variants of the networks and print the paper's ablation tables with ours beside them.
+"""Train variants of the networks and print the paper's ablation tables with our results.
 
     python scripts/ablation.py T1 T2 S3 --seeds 0 1 2
     python scripts/ablation.py T2 S3 --options options -o results/ablation_paper
 
-The same command goes on where an earlier one ended; docs/ablation.md tells what there is.
+The same command resumes where an earlier one ended; docs/ablation.md lists the rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
+import argparse
 import csv
 import json
 from collections import defaultdict
@@ -35,10 +36,10 @@ from mrda_model.adaptation import Adaptation
 from mrda_model.frozen import build_frozen
 from mrda_model.restorers import kernel_oracle, mln_oracle, network_restorer, teacher_oracle
 from mrda_options import validate
-from mrda_options.sections import DataRoot
+from mrda_options.datasets import DataRoot
+from mrda_options.process import start
 from mrda_pipeline.chain import Runs, needed, read_runs, run_options, train, weights_path
 from mrda_utils.arguments import argument_parser
-from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, run
 from mrda_utils.fields import Name, Section, did_you_mean
 from mrda_utils.files import write_text
@@ -93,8 +94,7 @@ class Value(NamedTuple):
     psnr: float
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train what the chosen rows need, measure it, write and print the tables."""
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
@@ -108,7 +108,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="change options of every run, as in train.py"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what the chosen rows need, measure it, write and print the tables."""
+    args = _parse(argv)
     plan = read_runs(args.plan, Plan, "--plan")
     tables = chosen(plan, args.rows)
     names = needed(plan.runs, (row.run for table in tables.values() for row in table.rows.values()))
@@ -261,7 +266,7 @@ def markdown(title: str, table: Table, cells: list[dict]) -> str:
 
 
 def report(tables: dict[str, Table], values: list[Value], output: Path) -> None:
-    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print the latter.
+    """Write values.csv (a line a run and column), summary.json (an entry a cell) and tables.md; print tables.md.
 
     Of two values of one run and column the later one counts.
     """

@@ -26,8 +26,8 @@ from mrda_model.benchmark_model import lr_multiple
 from mrda_model.frozen import freeze
 from mrda_model.restorers import teacher_oracle
 from mrda_options import read_options
+from mrda_options.process import start
 from mrda_utils.arguments import argument_parser
-from mrda_utils.distributed import start
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.numerics import set_numerics
 

@@ -2,7 +2,7 @@
 
 python scripts/convert_official.py model.pt -o out.pth [--reverse]
 
-Student, teacher and MLN are told apart by their keys; scale, widths and number of blocks are read off the shapes.
+Student, teacher and MLN are recognised by their keys; scale, widths and number of blocks are read off the shapes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from mrda_arch import MLN, MRDANet
 from mrda_arch.rdan_arch import RGB_MEAN
+from mrda_model.weights import Provenance, load_network, save_network
+from mrda_options.registered import LARGEST_WIDTH
 from mrda_utils import checkpoint
 from mrda_utils.arguments import argument_parser
-from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import run
-from mrda_utils.fields import LARGEST_WIDTH
 
 Weights = dict[str, Tensor]
 
@@ -89,7 +90,7 @@ def build(weights: Weights, kind: str, source: Path) -> nn.Module:
     """The network whose sizes these weights, under the authors' names, have; not yet filled with them.
 
     Raises:
-        CheckpointError: a layer that tells the size is missing, or its size belongs to no scale.
+        CheckpointError: a layer that determines the size is missing, or its size belongs to no scale.
     """
     prefix = "" if kind == "MLN" else "G."
     for name in (f"{prefix}head.0.weight", f"{prefix}tail.0.0.weight", FIRST_KEYS[kind]):
@@ -133,9 +134,9 @@ def check(weights: Weights, expected: Weights, source: Path) -> None:
             if name in weights and (weights[name].shape, weights[name].dtype) != (t.shape, t.dtype)
         ],
     }
-    told = [f"{what}: {shown(names)}" for what, names in differences.items() if names]
-    if told:
-        raise CheckpointError(f"{source}: {'; '.join(told)}")
+    problems = [f"{what}: {shown(names)}" for what, names in differences.items() if names]
+    if problems:
+        raise CheckpointError(f"{source}: {'; '.join(problems)}")
 
 
 def from_official(source: Path, target: Path) -> str:
@@ -157,7 +158,7 @@ def from_official(source: Path, target: Path) -> str:
                 f"{source}: {name} is not the mean shift by {RGB_MEAN} that the published networks have"
             )
     net.load_state_dict(state | {ours: weights[theirs] for ours, theirs in names.items()})
-    checkpoint.save_network({"params": net}, Provenance(STAGES[kind], net.upscale, None), 0, target)
+    save_network({"params": net}, Provenance(STAGES[kind], net.upscale, None), 0, target)
     return _summary(kind, net)
 
 
@@ -165,7 +166,7 @@ def to_official(source: Path, target: Path) -> str:
     """Read this project's weights (averaged ones where there are any), write a bare state dict; return what it is.
 
     Raises:
-        CheckpointError: a damaged file, or a network that the authors' layout cannot hold.
+        CheckpointError: a damaged file, or a network that does not exist in the authors' layout.
     """
     weights = checkpoint.weights_of(checkpoint.load(source), "params_ema", source)
     first = weights.get("den.body.0.weight")
@@ -173,7 +174,7 @@ def to_official(source: Path, target: Path) -> str:
     names = official_names(list(weights), kind)
     renamed = {theirs: weights[ours] for ours, theirs in names.items()}
     net = build(renamed, kind_of(renamed, source), source)
-    checkpoint.load_network(net, source)
+    load_network(net, source)
     fixed = {} if kind == "MLN" else mean_shift()
     checkpoint.save(fixed | {names[ours]: t.detach() for ours, t in net.named_parameters()}, target)
     return _summary(kind, net)

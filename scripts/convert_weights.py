@@ -3,7 +3,8 @@
     python scripts/convert_weights.py net_g_latest.pth -o student.safetensors
     python scripts/convert_weights.py student.safetensors -o student.pth
 
-Averaged weights (params_ema) are taken where there are any. Nothing is computed: every bit of them stays.
+Averaged weights (params_ema) are taken where there are any. Nothing is computed, every bit of them stays; --fp16 rounds
+them to half precision, for a file of half the size. Networks load them into float32.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.shipped import PREFIX, shipped_weights
 
 
-def convert(source: Path, target: Path, title: str | None) -> str:
-    """Convert one file; return what it holds.
+def convert(source: Path, target: Path, title: str | None, fp16: bool = False) -> str:
+    """Convert one file; return a description of its content. With `fp16` weights are rounded to half precision.
 
     Raises:
         UserError: a file that cannot be read or written, or is not one of this project's networks.
@@ -32,6 +33,8 @@ def convert(source: Path, target: Path, title: str | None) -> str:
     net = network_from_file(source)
     content = checkpoint.load(source)
     weights, origin = checkpoint.weights_of(content, "params_ema", source), content.get("mrda")
+    if fp16:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     if target.suffix == ".safetensors":
         checkpoint.save_safetensors(weights, origin, about(net, title or target.stem), target)
     else:  # both keys, so that every loader finds the one it asks for; the tensors are written once
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("weights", help=".pth or .safetensors, or shipped:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, of the other kind")
     parser.add_argument("--title", help="of a .safetensors file; by default its name")
+    parser.add_argument("--fp16", action="store_true", help="round to half precision")
     args = parser.parse_args(argv)
     suffixes = (".pth", ".safetensors")
     if args.output.suffix not in suffixes:
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     weights = shipped_weights(args.weights) if args.weights.startswith(PREFIX) else Path(args.weights)
     if args.output.exists() and args.output.samefile(weights):
         raise UserError(f"-o {args.output}: is the file to convert")
-    print(f"{args.output}: {convert(weights, args.output, args.title)}")  # noqa: T201
+    print(f"{args.output}: {convert(weights, args.output, args.title, args.fp16)}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from mrda_inference.backends import extra
 from mrda_inference.upscaler import student
 from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
-from mrda_utils.files import refusal_named, written_whole
+from mrda_utils.files import write_bytes
 from mrda_utils.shipped import PREFIX
 
 Kind = Literal["whole", "fp16", "halves", "ncnn"]
@@ -54,15 +54,12 @@ def export(weights: str, output: Path, kind: Kind = "whole") -> list[Path]:
     written = []
     for ending, content in _contents(net, title, kind).items():
         written.append(stem.with_name(stem.name + ending))
-        with refusal_named(written[-1]):
-            written[-1].parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(written[-1]) as file:
-            file.write(content)
+        write_bytes(content, written[-1])
     return written
 
 
 def _contents(net: MRDANet, title: str, kind: Kind) -> dict[str, bytes]:
-    """What each file will hold, by what its name has behind that of the network."""
+    """Content of each file, by the suffix that its name adds to that of the network."""
     with extra("ncnn" if kind == "ncnn" else "onnx"):
         from mrda_inference.onnx_graphs import onnx_halves, onnx_whole
 

@@ -38,7 +38,7 @@ STAGE_NAMES = {
 INTRO = """\
 # Options
 
-Every key that an option file may hold, and the stages that take it: *all*, or *training* for all but test. Editors
+Every key of option files, and the stages that take it: *all*, or *training* for all but test. Editors
 complete and check the same keys by `options/schema.json`. In a key, `*` is a name of your choice; *required* means:
 where its section is there.
 
@@ -50,7 +50,7 @@ class Key(NamedTuple):
     """A key of an option file; names are dotted, with `*` for what the user names."""
 
     section: str
-    """Where it stands; empty for the top level."""
+    """Its section; empty for the top level."""
     kind: str
     """That section's `type`, where there are several."""
     name: str
@@ -70,7 +70,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of all option files; `model_type` chooses the part that holds."""
+    """JSON schema of all option files; `model_type` chooses the applicable part."""
     options = Annotated[Union[(*STAGES.values(), TestOptions)], Field(discriminator="model_type")]
     schema = TypeAdapter(options).json_schema(schema_generator=_Generator)
     return {"$schema": GenerateJsonSchema.schema_dialect, "title": "MRDA option file", **schema}
@@ -132,7 +132,7 @@ def _values(node: dict[str, Any]) -> str:
 
 
 def markdown(schema: dict[str, Any]) -> str:
-    """docs/options.md: one table a section; keys that stages share stand there once."""
+    """docs/options.md: one table a section; keys that stages share are listed once."""
     stages_of: dict[Key, list[str]] = {}
     for model_type, stage in STAGE_NAMES.items():
         for key in keys(schema, model_type):

@@ -4,7 +4,7 @@
     python scripts/prepare_data.py -i datasets/Set5/HR --lmdb
     python scripts/prepare_data.py -i datasets/DF2K/HR --verify
 
-The same command goes on where an earlier one ended; docs/data.md tells the whole way.
+The same command resumes where an earlier one ended; docs/data.md has the whole procedure.
 """
 
 from __future__ import annotations
@@ -16,92 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import product
-from typing import Any, NamedTuple
 
 import cv2
-from tqdm import tqdm
 
 from mrda_data import lr_set
-from mrda_data.images import ImageError, read_rgb8
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, open_source
+from mrda_data.sub_images import Sizes, cut_all, for_each
 from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
-from mrda_utils.files import written_whole
-
-MANIFEST = "prepare_data.jsonl"
-PNG_COMPRESSION = 3
-_MAX_PARTS = 10**6  # of an image
-
-
-class Sizes(NamedTuple):
-    """How an image is cut, pixels."""
-
-    crop_size: int
-    step: int
-    thresh_size: int
-
-
-class Done(NamedTuple):
-    """An image that has been cut; a line of the manifest."""
-
-    stem: str
-    """Its path below the input folder, without suffix; that of its sub-images begins so."""
-    source: str
-    stamp: list[int]
-    """Size (bytes) and time (ns) of the file that was cut."""
-    num_parts: int
-
-    def parts(self) -> list[str]:
-        """Names of the sub-images."""
-        return [f"{self.stem}_s{number:03d}.png" for number in range(1, self.num_parts + 1)]
-
-
-def starts(length: int, sizes: Sizes) -> list[int]:
-    """First pixels of the sub-images along a side of `length` pixels; the last one ends at the border.
-
-    At most `thresh_size` pixels at the border are left out. A side shorter than `crop_size` is kept whole.
-    """
-    if length <= sizes.crop_size:
-        return [0]
-    found = list(range(0, length - sizes.crop_size + 1, sizes.step))
-    if length - sizes.crop_size - found[-1] > sizes.thresh_size:
-        found.append(length - sizes.crop_size)
-    return found
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    with written_whole(path) as file:
-        file.write(data)
-
-
-def for_each(items: list, work: Callable[[Any], Any], label: str, workers: int | None) -> Iterator[Any]:
-    """Yield `work(item)` of every item, done in threads; an item that raises ImageError is printed and left out.
-
-    Threads, not processes: OpenCV works outside Python's lock, and none outlives a killed run.
-    """
-
-    def attempt(item: Any) -> Any:
-        try:
-            return work(item)
-        except ImageError as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for result in tqdm(pool.map(attempt, items), label, len(items), unit="image", disable=None):
-            if isinstance(result, ImageError):
-                tqdm.write(str(result))
-            else:
-                yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+from mrda_utils.files import write_bytes
 
 
 def verify(inputs: list[str], workers: int | None) -> None:
@@ -123,114 +48,6 @@ def raise_if_lost(lost: int, total: int) -> None:
         raise UserError(f"{lost} of {total} images cannot be used; they are named above")
 
 
-def read_manifest(output: Path, sizes: Sizes) -> dict[str, Done]:
-    """Return what earlier runs have cut; the output folder is new, or was made by these `sizes`.
-
-    Raises:
-        UserError: it holds other things.
-    """
-    path = output / MANIFEST
-    if not path.exists():
-        if output.exists() and any(not entry.name.startswith(".") for entry in output.iterdir()):
-            raise UserError(f"-o {output}: holds files that this script has not made; name a new folder")
-        return {}
-    entries = []
-    for line in path.read_bytes().splitlines():
-        try:
-            entries.append(json.loads(line))
-        except (ValueError, RecursionError):  # a line that a killed run has begun, or one that is none of ours
-            continue
-    if not entries or entries[0] != sizes._asdict() or not all(map(_is_entry, entries[1:])):
-        known = bool(entries) and isinstance(entries[0], dict)
-        made_by = " ".join(f"--{key} {value}" for key, value in entries[0].items()) if known else "a run that failed"
-        raise UserError(f"-o {output}: was made by {made_by}; name a new folder, or delete this one")
-    return {entry["stem"]: Done(**entry) for entry in entries[1:]}
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether this is a line of a manifest; an output folder, too, may be somebody else's."""
-    return (
-        isinstance(entry, dict)
-        and set(entry) == set(Done._fields)
-        and isinstance(entry["stem"], str)
-        and isinstance(entry["source"], str)
-        and type(entry["num_parts"]) is int
-        and 1 <= entry["num_parts"] <= _MAX_PARTS
-    )
-
-
-def find_images(inputs: list[str], output: Path, done: dict[str, Done]) -> dict[str, Path]:
-    """Return stem -> file of every image below the input folders.
-
-    Raises:
-        UserError: no image, input and output inside one another, or two images whose sub-images had one name.
-    """
-    found: dict[str, Path] = {}
-    for folder in map(Path, inputs):
-        here, there = folder.resolve(), output.resolve()
-        if here.is_relative_to(there) or there.is_relative_to(here):
-            raise UserError(f"-o {output}: one of it and -i {folder} lies in the other; keep them apart")
-        for name in FolderSource(folder).names:
-            path, stem = here / name, os.path.splitext(name)[0]
-            others = {found.get(stem), Path(done[stem].source) if stem in done else None} - {path, None}
-            for other in others:
-                if other.is_file():
-                    raise UserError(
-                        f"-i {folder}: {path} and {other} would have sub-images of one name; rename one, or cut their "
-                        f"folders into two sub-folders of one folder (training reads sub-folders)"
-                    )
-            found[stem] = path
-    return found
-
-
-def cut(stem: str, path: Path, output: Path, sizes: Sizes) -> Done:
-    """Write the sub-images of one image as PNG, 8-bit RGB."""
-    status = path.stat()
-    image = read_rgb8(path)
-    corners = list(product(starts(image.shape[0], sizes), starts(image.shape[1], sizes)))
-    done = Done(stem, str(path), [status.st_size, status.st_mtime_ns], len(corners))
-    (output / stem).parent.mkdir(parents=True, exist_ok=True)
-    for name, (top, left) in zip(done.parts(), corners, strict=True):
-        part = image[top : top + sizes.crop_size, left : left + sizes.crop_size, ::-1]
-        write(output / name, cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])[1].tobytes())
-    return done
-
-
-def cut_all(inputs: list[str], output: Path, sizes: Sizes, workers: int | None) -> tuple[int, int]:
-    """Cut what has not been cut yet; return the numbers of images that could not be used, and of all.
-
-    An image is complete when it stands in the manifest, its file has not changed, and its sub-images are there.
-    """
-    done = read_manifest(output, sizes)
-    images = find_images(inputs, output, done)
-    output.mkdir(parents=True, exist_ok=True)
-    for left_over in output.rglob(".*.tmp"):  # of runs that were killed
-        left_over.unlink()
-    there = {path.relative_to(output).as_posix() for path in output.rglob("*.png")}
-
-    def is_complete(stem: str) -> bool:
-        status = images[stem].stat()
-        entry = done.get(stem)
-        return entry and entry.stamp == [status.st_size, status.st_mtime_ns] and there.issuperset(entry.parts())
-
-    missing = [stem for stem in images if not is_complete(stem)]
-    for changed in [done.pop(stem) for stem in missing if stem in done]:
-        for part in changed.parts():  # it may have fewer of them now
-            (output / part).unlink(missing_ok=True)
-    others = done.keys() - images.keys()
-    if others:
-        print(f"{output} also holds sub-images of {len(others)} images not in -i, such as {min(others)}")  # noqa: T201
-    lines = [sizes._asdict(), *(entry._asdict() for entry in done.values())]
-    write(output / MANIFEST, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    num_cut = 0
-    with (output / MANIFEST).open("a", encoding="utf-8") as manifest:
-        for entry in for_each(missing, lambda stem: cut(stem, images[stem], output, sizes), "Cutting", workers):
-            manifest.write(json.dumps(entry._asdict()) + "\n")
-            manifest.flush()
-            num_cut += 1
-    return len(missing) - num_cut, len(images)
-
-
 def pack(folder: Path, workers: int | None) -> None:
     """Pack the images of a folder, and the hashes of an LR set, into `<folder>.lmdb`, unless they are there.
 
@@ -245,9 +62,11 @@ def pack(folder: Path, workers: int | None) -> None:
     elif LmdbSource(target).names != source.names or max(time for _, time in source.stamps().values()) > (
         (target / "data.mdb").stat().st_mtime_ns
     ):
-        raise UserError(f"{target}: was made from other images than {folder} holds now; delete it to have it made anew")
+        raise UserError(
+            f"{target}: was made from other images than {folder} contains now; delete it to have it rebuilt"
+        )
     if (folder / lr_set.MANIFEST).is_file():
-        write(target / lr_set.MANIFEST, (folder / lr_set.MANIFEST).read_bytes())
+        write_bytes((folder / lr_set.MANIFEST).read_bytes(), target / lr_set.MANIFEST)
     print(f"{target}: {len(source.names)} images")  # noqa: T201
 
 

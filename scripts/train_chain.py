@@ -4,7 +4,7 @@
     python scripts/train_chain.py -opt options/demo/chain.yml --data my_photos/ --name mine
 
 The same command goes on where an earlier one ended: a stage that is complete is left alone, one that was interrupted
-goes on from its last checkpoint. docs/training.md tells more.
+resumes from its last checkpoint. More: docs/training.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels: one decoder for each kind, told by its first bytes."""
+"""From the bytes of an image file to pixels: one decoder for each kind, recognised by its first bytes."""
 
 from __future__ import annotations
 

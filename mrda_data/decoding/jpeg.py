@@ -1,4 +1,4 @@
-"""JPEG: the first picture of the file alone, whatever lies behind it."""
+"""JPEG: only the first picture of the file; what follows it is ignored."""
 
 from __future__ import annotations
 

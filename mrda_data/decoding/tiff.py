@@ -38,7 +38,7 @@ UPRIGHT = {  # value of the tag Orientation, of TIFF and EXIF -> how to turn (H,
     8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read is told by Refused
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read is reported by Refused
 
 
 @contextmanager

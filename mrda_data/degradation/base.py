@@ -33,7 +33,7 @@ class Degradation(Protocol):
         Args:
             gt: (N, 3, H, W) float RGB in [0, 1]; H and W multiples of `scale`.
             task: what `sample` returned.
-            generator: CPU generator; the noise, drawn where `gt` lies, depends on its state.
+            generator: CPU generator; the noise, drawn on the device of `gt`, depends on its state.
 
         Returns:
             lq (N, 3, H / scale, W / scale) on the 1/255 grid of [0, 1], dtype and device of `gt`.
@@ -47,7 +47,7 @@ T = TypeVar("T", bound=type[Degradation])
 
 
 class Kind(NamedTuple):
-    """A registered degradation: what its section of an option file may hold, and the class that takes those options."""
+    """A registered degradation: the keys of its section of an option file, and the class that takes those options."""
 
     options: type[Section]
     degradation: type[Degradation]
@@ -61,7 +61,7 @@ def register(options: type[Section]) -> Callable[[T], T]:
     """Class decorator: option files may name this degradation.
 
     Args:
-        options: its section; the fields but `type` are the constructor's arguments beside `scale`.
+        options: its section; its fields except `type` are, with `scale`, the constructor's arguments.
     """
 
     def enter(degradation: T) -> T:

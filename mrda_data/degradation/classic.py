@@ -12,7 +12,8 @@ from torch import Tensor
 from mrda_data.degradation.base import Task, check_multiple, quantise, register, uniform
 from mrda_data.degradation.kernels import blur, gaussian_kernel
 from mrda_data.degradation.noise import add_gaussian_noise
-from mrda_utils.fields import KernelSize, PositiveRange, Range, Section
+from mrda_data.degradation.ranges import KernelSize, PositiveRange, Range
+from mrda_utils.fields import Section
 from mrda_utils.resize import imresize
 
 

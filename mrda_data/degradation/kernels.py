@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mrda_data.degradation.base import Task
-from mrda_utils.transfer import send
+from mrda_data.transfer import send
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, theta: float = 0.0, kernel_size: int = 21) -> Tensor:
@@ -50,7 +50,7 @@ def task_kernel(task: Task, kernel_size: int = 21) -> Tensor:
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
     """Filter every channel of (N, C, H, W) with one odd square kernel; borders are reflected, edge not repeated.
 
-    The kernel lies on the CPU, the images wherever they are.
+    The kernel is on the CPU, the images on any device.
 
     Raises:
         ValueError: H or W not larger than half the kernel, where reflection ends.

@@ -1,6 +1,6 @@
 """Gaussian noise, and that of photographs (sensor and light), coloured or gray, as in Real-ESRGAN.
 
-Noise is drawn where the image lies: the CPU and CUDA draw different noise, each the same one every time.
+Noise is drawn on the device of the image: the CPU and CUDA draw different noise, each the same one every time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from mrda_utils.tensor_cache import tensor_cache
 
 _AT_ONCE = 2**21  # values; memory for more would come from the system each time, which takes longer than the draws
-_COUNTS = 512  # of photons that are told apart: 16 standard deviations above the largest mean, 256
+_COUNTS = 512  # of photons that are distinguished: 16 standard deviations above the largest mean, 256
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
@@ -43,7 +43,7 @@ def add_gaussian_noise(image: Tensor, sigma_255: float, gray: bool, generator: t
 def add_poisson_noise(image: Tensor, scale: float, gray: bool, generator: torch.Generator) -> Tensor:
     """Add `scale` times the deviation of a photon count from its mean and clip to [0, 1].
 
-    White stands for as many photons as an image has distinct 8-bit values, rounded up to a power of two.
+    White is as many photons as an image has distinct 8-bit values, rounded up to a power of two.
 
     Args:
         image: (N, 3, H, W) RGB in [0, 1].

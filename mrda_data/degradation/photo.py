@@ -13,8 +13,9 @@ from mrda_data.degradation.base import Task, chance, check_multiple, choice, qua
 from mrda_data.degradation.jpeg import libjpeg
 from mrda_data.degradation.kernels import filter2d, gaussian_kernel
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
+from mrda_data.degradation.ranges import PositiveRange, Probability, QualityRange, Range
 from mrda_data.degradation.realesrgan import MODES
-from mrda_utils.fields import PositiveRange, Probability, QualityRange, Range, Section
+from mrda_utils.fields import Section
 from mrda_utils.resize import imresize
 
 KERNEL_SIZE = 21
@@ -45,7 +46,7 @@ class Photo(Section):
 class PhotoDegradation:
     """Blur, downsampling, noise, JPEG; when passed on, resizing, sharpening and JPEG again.
 
-    A task holds what happens alone: `sigma` (pixels of gt); `noise_sigma_255` or `poisson_scale`, and `gray_noise`;
+    A task has only what is applied: `sigma` (pixels of gt); `noise_sigma_255` or `poisson_scale`, and `gray_noise`;
     `jpeg_quality`; when passed on, `second_resize` (sides of the first image over those of lq), `resize_mode`,
     `sharpen_amount` and `second_jpeg_quality`. An empty task is bicubic downsampling.
 

@@ -18,8 +18,7 @@ from mrda_data.degradation.base import Task, chance, check_multiple, choice, qua
 from mrda_data.degradation.jpeg import jpeg
 from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_gaussian_noise, add_poisson_noise
-from mrda_data.degradation.sharpen import usm_sharpen
-from mrda_utils.fields import (
+from mrda_data.degradation.ranges import (
     FactorRange,
     LargestKernel,
     PositiveRange,
@@ -28,8 +27,9 @@ from mrda_utils.fields import (
     QualityRange,
     Range,
     RangeAroundOne,
-    Section,
 )
+from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_utils.fields import Section
 
 MODES = ("area", "bilinear", "bicubic")
 SMALLEST_KERNEL = 7
@@ -95,7 +95,7 @@ class RealESRGAN(Section):
 class RealESRGANDegradation:
     """Blur, resize, noise and JPEG, twice; a final sinc filter before or after the second JPEG.
 
-    A task holds, for the first round,
+    A task contains, for the first round,
 
     - `kernel_type`, `kernel_size` (pixels) and `omega_c` (cut-off of a sinc kernel, radians a pixel) or `sigma_x`,
       `sigma_y` (pixels), `theta` (radians), `beta` (exponent; 1 for a Gaussian),
@@ -165,7 +165,7 @@ def _draw_size(opt: dict[str, Any], generator: torch.Generator) -> int:
 def _draw_kernel(opt: dict[str, Any], generator: torch.Generator) -> Task:
     size = _draw_size(opt, generator)
     if chance(generator, opt["sinc_prob"]):
-        lowest = math.pi / 3 if size < 13 else math.pi / 5  # a small kernel cannot hold a low cut-off
+        lowest = math.pi / 3 if size < 13 else math.pi / 5  # a small kernel cannot represent a low cut-off
         return {"kernel_type": "sinc", "kernel_size": size, "omega_c": uniform(generator, lowest, math.pi)}
     kind = choice(generator, opt["kernel_list"], opt["kernel_prob"])
     sigma_x = sigma_y = uniform(generator, *opt["blur_sigma"])

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from tests.model.conftest import STAGES, train
 
@@ -60,7 +61,7 @@ def tolerance(folder: Path) -> float:
 def test_a_training_is_resumed_and_ends_as_it_would_have(experiments, stored, stage, request):
     text = (stored / stage / "options.yml").read_text().replace("EXPERIMENTS", str(experiments))
     folder = train(yaml.safe_load(text), "--auto_resume")
-    assert checkpoint.load_state(folder / "training_states/6.state")["iter"] == 6
+    assert training_state.load_state(folder / "training_states/6.state")["iter"] == 6
     if stage == "mln_meta" and request.node.callspec.params["stored"] == "v0.1.0":
         return
     found, expected = (

@@ -160,7 +160,7 @@ def test_a_checked_lmdb_is_not_decoded_again_until_data_mdb_changes(packed, monk
     [
         ("b.png", "meta_info.txt line 3: expected 'name.png (height,width,channels) n', found 'b.png'"),
         ("b.png (40,50,3)", "meta_info.txt line 3: expected"),
-        ("b.jpg (40,50,3) 1\nb.png (40,50,3) 1", "meta_info.txt line 4: key 'b' stands twice"),
+        ("b.jpg (40,50,3) 1\nb.png (40,50,3) 1", "meta_info.txt line 4: key 'b' appears twice"),
     ],
 )
 def test_damaged_lists_of_names_are_refused(packed, line, message):
@@ -228,7 +228,7 @@ def test_names_that_would_share_a_key_are_refused(folder):
 
 @pytest.mark.parametrize("name", ["a\nb.png", "x" * 300 + "/" + "y" * 250 + ".png"])
 def test_names_that_the_layout_cannot_hold_are_refused(tmp_path, name):
-    with pytest.raises(ImageError, match="a name that no LMDB holds"):
+    with pytest.raises(ImageError, match="a name that no LMDB can store"):
         write_lmdb(tmp_path, [name], tmp_path / "x.lmdb")
 
 

@@ -97,7 +97,7 @@ def remove_case(folder):
     [
         (edit_image, r"x: 2_2x1_10deg/a\.png was changed: its SHA-256 is not that of SHA256SUMS$"),
         (remove_image, r"x: 2_2x1_10deg/a\.png is missing$"),
-        (remove_case, r"1_2x0.2_0deg_noise10/a\.png does not stand in SHA256SUMS; .* \(and 17 more\)$"),
+        (remove_case, r"1_2x0.2_0deg_noise10/a\.png is not listed in SHA256SUMS; .* \(and 17 more\)$"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), r"x/SHA256SUMS cannot be read; test\.py --save_lr writes"),
     ],
 )
@@ -112,7 +112,7 @@ def test_damage_is_one_line(dataset, lr_set, damage, message):
     [
         (edit_image, r"x\.lmdb: 2_2x1_10deg/a\.png was changed: its SHA-256 is not that of SHA256SUMS$"),
         (remove_image, r"x\.lmdb: 2_2x1_10deg/a\.png is missing$"),
-        (remove_case, r"x\.lmdb: 1_2x0.2_0deg_noise10/a\.png does not stand in SHA256SUMS; .* \(and 17 more\)$"),
+        (remove_case, r"x\.lmdb: 1_2x0.2_0deg_noise10/a\.png is not listed in SHA256SUMS; .* \(and 17 more\)$"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), r"x\.lmdb/SHA256SUMS cannot be read; "),
     ],
 )

@@ -12,7 +12,7 @@ from mrda_data import BenchmarkDataset
 from mrda_data.degradation.classic import classic_degrade
 from mrda_data.degradation.kernels import gaussian_kernel, task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases, read_protocols
-from mrda_options.sections import BenchmarkSet
+from mrda_options.datasets import BenchmarkSet
 from mrda_utils.errors import OptionError
 
 # (sigma_x, sigma_y, degrees); the first as DASR's and CDFormer's tables print them
@@ -67,10 +67,10 @@ def test_option_files_may_name_every_protocol_and_nothing_else():
         ("p: {source: x, kernels: [[1, 0, 30]]}", r"\[1, 0, 30\]: standard deviations are positive"),
         ("p: {source: x, kernels: [[1, 2]]}", r"\[1, 2\] is neither a width nor"),
         ("p: {source: x, kernels: [one]}", r"'one' is neither a width nor"),
-        ("p: {source: x, kernels: [1, 1.001]}", r"\[1\.0, 1\.0\]: one stands twice"),
+        ("p: {source: x, kernels: [1, 1.001]}", r"\[1\.0, 1\.0\]: one appears twice"),
         ("p: {source: x, kernels: []}", r"p\.kernels\..*at least 1 item"),
         ("p: {source: x, kernels: {5: [1]}}", r"p\.kernels\.5.*Input should be 2, 3 or 4"),
-        ("p: {source: x, kernels: [1], noise_sigma_255: [10, 10]}", r"p\.noise_sigma_255: .*one stands twice"),
+        ("p: {source: x, kernels: [1], noise_sigma_255: [10, 10]}", r"p\.noise_sigma_255: .*one appears twice"),
         ("p: {source: x, kernels: [1], nose: [1]}", "unknown key 'nose', did you mean 'noise_sigma_255'|'note'"),
         ("p: {kernels: [1]}", r"p\.source: Field required"),
         ("p: [", "no valid YAML"),

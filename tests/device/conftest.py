@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mrda_options import command_line
-from mrda_utils.distributed import Process
+from mrda_options.process import Process
 
 
 class Seen:

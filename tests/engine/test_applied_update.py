@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mrda_model import training_state
 from mrda_model.guarded_step import guarded_step
-from mrda_utils import checkpoint
 from tests.model.conftest import STAGES
 from tests.model.test_adversarial import GAN
 from tests.model.test_stages import build
@@ -80,7 +80,7 @@ def test_a_run_goes_on_the_same_in_the_other_memory_format(chain, tmp_path, stag
         take_steps(model, batch, 3)
         state = model.save(3)
         model, batch = build(stage, chain, tmp_path, train__channels_last=after, **root)
-        model.resume_training(checkpoint.load_state(state), state)
+        model.resume_training(training_state.load_state(state), state)
         take_steps(model, batch, 1, first=4)
         results.append(trained(model))
     for same, other in zip(*results, strict=True):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mrda_data import GTDataset
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import UserError, run
@@ -71,7 +72,7 @@ def test_a_skipped_step_counts_as_an_iteration_and_is_logged(chain, tmp_path, sp
         (6, 1, 0),
     ]
     assert next(folder.glob("*.log")).read_text().count("1 steps skipped since the last line") == 2
-    state = checkpoint.load_state(folder / "training_states/6.state")
+    state = training_state.load_state(folder / "training_states/6.state")
     assert (state["iter"], state["skipped"]) == (6, [2, 0])
 
 

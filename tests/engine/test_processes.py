@@ -11,6 +11,7 @@ import skimage
 import torch
 import yaml
 
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from tests.engine.conftest import ROOT, alive, command, end, events, finish, run_folder, same_weights, start
 from tests.model.conftest import STAGES, stage_options, train
@@ -139,6 +140,6 @@ def test_the_second_run_of_a_name_refuses(chain, tmp_path):
     assert "name: 'demo_mln_bicubic_x4' is being trained" in done.stderr
     process.kill()
     process.communicate()
-    states = checkpoint.states(run_folder(opt) / "training_states")
+    states = training_state.states(run_folder(opt) / "training_states")
     opt["train"]["total_iter"] = int(states[0].stem) + 1
     train(opt, "--auto_resume")  # a lock left by a crash does not block

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mrda_eval import progress
 from mrda_model.adaptation import adapt, adaptation_errors, super_resolve
-from mrda_utils import progress
 from mrda_utils.resize import imresize
 from tests.engine.conftest import events
 from tests.model.conftest import stage_options, train
@@ -82,28 +82,28 @@ def test_a_step_that_was_skipped_is_counted_and_left_out_of_the_mean(chain, tmp_
 
 @pytest.mark.parametrize("stage", OF_STAGE)
 def test_the_gradients_norm_is_that_of_all_of_it_before_clipping(chain, tmp_path, stage):
-    model, batch = build(stage, chain, tmp_path)
-    model.feed_data(batch)
+    def after_a_step(**options):
+        model, batch = build(stage, chain, tmp_path, **options)
+        model.feed_data(batch)
+        model.optimize_parameters(1)
+        gradient = torch.cat([p.grad.flatten() for p in model.trained])
+        return float(gradient.norm()), float(model.watch()["grad_norm"])
 
-    def gradient():
-        return float(torch.cat([p.grad.flatten() for p in model.trained]).norm())
-
-    model.optimize_parameters(1)
-    assert gradient() == pytest.approx(float(model.watch()["grad_norm"]), rel=1e-4)
-    model.opt["train"]["clip_grad_norm"] = 1e-4
-    model.optimize_parameters(2)
-    assert gradient() == pytest.approx(1e-4, rel=1e-2)
-    assert model.watch()["grad_norm"] > 1e-2
+    gradient, norm = after_a_step()
+    assert gradient == pytest.approx(norm, rel=1e-4)
+    clipped, norm_before = after_a_step(train__clip_grad_norm=1e-4)
+    assert clipped == pytest.approx(1e-4, rel=1e-2)
+    assert norm_before > 1e-2
 
 
 @pytest.mark.parametrize("adapt_per", ["task", "image"])
 def test_adaptations_errors_are_those_of_its_first_and_last_weights(chain, tmp_path, adapt_per):
     model, batch = build("teacher", chain, tmp_path, adaptation__adapt_per=adapt_per)
     model.feed_data(batch)
-    mln, how, (lq, gt) = model.idr_target.mln, model.idr_target.adaptation, model.tasks[0]
-    before, after = adaptation_errors(mln, lq, gt, how)
+    mln, adaptation, (lq, gt) = model.idr_target.mln, model.idr_target.adaptation, model.tasks[0]
+    before, after = adaptation_errors(mln, lq, gt, adaptation)
     assert before == pytest.approx(float(F.l1_loss(mln(lq), gt)), abs=1e-6)
-    plain = how._replace(collapse=False)
+    plain = adaptation._replace(collapse=False)
     sr = super_resolve(mln, adapt(mln, lq, gt, plain), lq, imresize(lq, 4), plain)
     assert after == pytest.approx(float(F.l1_loss(sr, gt).detach()), abs=1e-6)
     assert not after.requires_grad

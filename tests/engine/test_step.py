@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mrda_utils import checkpoint
+from mrda_model import training_state
 from mrda_utils.errors import UserError
 from tests.engine.conftest import finish, run_folder, same_weights
 from tests.model.conftest import STAGES, stage_options, train
@@ -137,4 +137,4 @@ def test_resume_matrix(chain, tmp_path, stage, workers, processes):
             finish(opt, "--auto_resume", processes=processes)
         folders.append(run_folder(opt))
     assert same_weights(*folders)
-    assert checkpoint.load_state(folders[0] / "training_states/8.state")["iter"] == 8
+    assert training_state.load_state(folders[0] / "training_states/8.state")["iter"] == 8

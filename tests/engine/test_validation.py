@@ -15,6 +15,7 @@ from mrda_data.images import ImageError
 from mrda_eval import pictures
 from mrda_eval.evaluation import Restored, Row
 from mrda_metric import MetricError, metrics_of
+from mrda_model import training_state
 from mrda_pipeline import validation
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
@@ -39,7 +40,7 @@ def options(tmp_path, metrics, *, max_side=48, **val):
 def test_a_metric_without_a_value_at_this_size_is_refused_before_anything_is_written(tmp_path, name, metric, side):
     opt = options(tmp_path, {name: metric}, max_side=side)
     opt["datasets"]["val"]["kernel_size"] = 21
-    with pytest.raises(MetricError, match=rf"val\.metrics\.{name}: it has no value on images of {side}x{side}, as V"):
+    with pytest.raises(MetricError, match=rf"val\.metrics\.{name}: it has no value on images of {side}x{side}, as in"):
         train(opt)
     assert not (tmp_path / opt["name"]).exists()
 
@@ -52,7 +53,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
     opt = options(tmp_path, {"psnr": PSNR})
     with pytest.raises(UserError, match="V: cannot be measured"):
         train(opt)
-    state = checkpoint.load_state(tmp_path / opt["name"] / "training_states/3.state")
+    state = training_state.load_state(tmp_path / opt["name"] / "training_states/3.state")
     assert (state["iter"], state["validated_iter"]) == (3, 0)
     monkeypatch.undo()
     folder = train(opt, "--auto_resume")  # validates first
@@ -60,7 +61,7 @@ def test_what_is_due_is_saved_before_a_validation_that_fails(tmp_path, monkeypat
         ("validation", 3),
         ("validation", 6),
     ]
-    assert checkpoint.load_state(folder / "training_states/6.state")["validated_iter"] == 6
+    assert training_state.load_state(folder / "training_states/6.state")["validated_iter"] == 6
 
 
 def restored_with(value):
@@ -191,5 +192,5 @@ def test_panels_show_psnr_whatever_its_name_is(tmp_path, monkeypatch, name):
     image = np.zeros((48, 48, 3), np.uint8)
     rows = [Row("V", "a", "bicubic", "Bicubic", name, 31.234)]
     restored = Restored(0, dataset[0], image[::4, ::4], image, {"Bicubic": image}, rows, {}, [])
-    pictures.show(restored, dataset.opt, metrics_of({name: PSNR}), tmp_path, {})
+    pictures.write_example(restored, dataset.opt, metrics_of({name: PSNR}), tmp_path, {})
     assert "Bicubic 31.23 dB" in titles

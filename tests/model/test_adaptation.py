@@ -11,7 +11,7 @@ from mrda_model.adaptation import Adaptation, TaskBatch, adapt, adapted_features
 from mrda_utils.resize import imresize
 
 LRS = [0.05, 0.03, 0.02]
-HOW = Adaptation(LRS)
+ADAPTATION = Adaptation(LRS)
 
 
 @pytest.fixture(params=["plain", "collapsed"])
@@ -49,15 +49,15 @@ def test_zero_steps_is_identity(mln):
 
 
 def test_equals_sgd_on_a_copy(mln):
-    weights, net = adapt(mln, *shots(0), HOW), sgd_on_a_copy(mln, shots(0), LRS)
+    weights, net = adapt(mln, *shots(0), ADAPTATION), sgd_on_a_copy(mln, shots(0), LRS)
     for name, p in net.body.named_parameters():
         torch.testing.assert_close(weights[name], p.detach(), rtol=0, atol=1e-14)
-    torch.testing.assert_close(adapted_features(mln, *shots(0), HOW), net.body(shots(0).lq).detach())
+    torch.testing.assert_close(adapted_features(mln, *shots(0), ADAPTATION), net.body(shots(0).lq).detach())
 
 
 @pytest.mark.parametrize("adapt_per", ["task", "image"])
 def test_with_the_upscaler_not_frozen_all_of_mln_adapts(mln, adapt_per):
-    how, task = HOW._replace(freeze_upscaler=False, adapt_per=adapt_per), shots(0)
+    adaptation, task = ADAPTATION._replace(freeze_upscaler=False, adapt_per=adapt_per), shots(0)
     if adapt_per == "image":
         task = TaskBatch(task.lq[:1], task.gt[:1])
     net = copy.deepcopy(mln).requires_grad_(True)
@@ -66,28 +66,28 @@ def test_with_the_upscaler_not_frozen_all_of_mln_adapts(mln, adapt_per):
         optimizer.zero_grad()
         F.l1_loss(net(task.lq), task.gt).backward()
         optimizer.step()
-    weights = adapt(mln, *task, how)
+    weights = adapt(mln, *task, adaptation)
     names = {**dict(net.body.named_parameters()), **dict(net.upscaler.named_parameters(prefix="upscaler"))}
     assert list(weights) == list(names)
     for name, p in names.items():
         own = weights[name][0] if adapt_per == "image" else weights[name]
         torch.testing.assert_close(own, p.detach(), rtol=0, atol=1e-14)
-    sr = super_resolve(mln, weights, task.lq, imresize(task.lq, 2), how)
+    sr = super_resolve(mln, weights, task.lq, imresize(task.lq, 2), adaptation)
     torch.testing.assert_close(sr, net(task.lq))
-    torch.testing.assert_close(adapted_features(mln, *task, how), net.body(task.lq).detach())
+    torch.testing.assert_close(adapted_features(mln, *task, adaptation), net.body(task.lq).detach())
 
 
 def test_with_the_upscaler_not_frozen_it_has_a_meta_gradient():
     mln, support, query = MLN(num_feat=4, upscale=2).double(), shots(0), shots(1)
-    how = HOW._replace(freeze_upscaler=False)
+    adaptation = ADAPTATION._replace(freeze_upscaler=False)
     net = copy.deepcopy(mln)
     with torch.no_grad():
-        for (name, p), q in zip(net.named_parameters(), adapt(mln, *support, how).values(), strict=True):
+        for (name, p), q in zip(net.named_parameters(), adapt(mln, *support, adaptation).values(), strict=True):
             assert p.shape == q.shape, name
             p.copy_(q)
     F.l1_loss(net(query.lq), query.gt).backward()
     for first_order in (True, False):
-        _, grads = meta_gradient(mln, support, query, how, F.l1_loss, first_order=first_order)
+        _, grads = meta_gradient(mln, support, query, adaptation, F.l1_loss, first_order=first_order)
         for grad, p in zip(grads, net.parameters(), strict=True):
             assert grad.shape == p.shape
             if first_order:
@@ -97,16 +97,16 @@ def test_with_the_upscaler_not_frozen_it_has_a_meta_gradient():
 @pytest.mark.parametrize("first_order", [True, False])
 def test_master_weights_stay_bit_identical(mln, first_order):
     before = copy.deepcopy(mln.state_dict())
-    adapt(mln, *shots(0), HOW, first_order=first_order)
-    meta_gradient(mln, shots(0), shots(1), HOW, F.l1_loss, first_order=first_order)
+    adapt(mln, *shots(0), ADAPTATION, first_order=first_order)
+    meta_gradient(mln, shots(0), shots(1), ADAPTATION, F.l1_loss, first_order=first_order)
     assert all(torch.equal(before[name], p) for name, p in mln.state_dict().items())
     assert all(p.grad is None for p in mln.parameters())
 
 
 def test_task_a_leaves_no_trace_in_task_b(mln):
-    alone = adapted_features(mln, *shots(1), HOW)
-    adapted_features(mln, *shots(0), HOW)
-    assert torch.equal(adapted_features(mln, *shots(1), HOW), alone)
+    alone = adapted_features(mln, *shots(1), ADAPTATION)
+    adapted_features(mln, *shots(0), ADAPTATION)
+    assert torch.equal(adapted_features(mln, *shots(1), ADAPTATION), alone)
 
 
 def test_adaptation_lowers_the_loss(mln):
@@ -114,18 +114,18 @@ def test_adaptation_lowers_the_loss(mln):
     lq_up = imresize(task.lq, 2)
     losses = []
     for steps in range(4):
-        how = Adaptation([0.05] * steps)
-        sr = super_resolve(mln, adapt(mln, *task, how), task.lq, lq_up, how)
+        adaptation = Adaptation([0.05] * steps)
+        sr = super_resolve(mln, adapt(mln, *task, adaptation), task.lq, lq_up, adaptation)
         losses.append(F.l1_loss(sr, task.gt).item())
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
 
 
 def test_a_frozen_network_adapts_within_no_grad(mln):
-    expected = adapted_features(mln, *shots(0), HOW)
+    expected = adapted_features(mln, *shots(0), ADAPTATION)
     mln.eval().requires_grad_(False)
     with torch.no_grad():
-        features = adapted_features(mln, *shots(0), HOW)
+        features = adapted_features(mln, *shots(0), ADAPTATION)
     torch.testing.assert_close(features, expected)
     assert not features.requires_grad
 
@@ -136,7 +136,7 @@ def test_first_order_is_the_plain_gradient_at_the_fast_weights(mln):
     net.zero_grad()
     expected_loss = F.l1_loss(net(query.lq), query.gt)
     expected_loss.backward()
-    loss, grads = meta_gradient(mln, support, query, HOW, F.l1_loss)
+    loss, grads = meta_gradient(mln, support, query, ADAPTATION, F.l1_loss)
     torch.testing.assert_close(loss, expected_loss.detach())
     for grad, p in zip(grads, net.body.parameters(), strict=True):
         torch.testing.assert_close(grad, p.grad, rtol=0, atol=1e-14)
@@ -147,8 +147,8 @@ def test_second_order_agrees_with_finite_differences():
     mln.upscaler.requires_grad_(False)
     # L2 in the place of L1 outside: finite differences need a smooth loss (the inner L1's kinks are not crossed)
     support, query = shots(0, size=4), shots(1, size=4)
-    _, grads = meta_gradient(mln, support, query, HOW, F.mse_loss, first_order=False)
-    _, first_order = meta_gradient(mln, support, query, HOW, F.mse_loss)
+    _, grads = meta_gradient(mln, support, query, ADAPTATION, F.mse_loss, first_order=False)
+    _, first_order = meta_gradient(mln, support, query, ADAPTATION, F.mse_loss)
     generator, eps, checked = torch.Generator().manual_seed(0), 1e-6, 0
     for p, grad, plain in zip(mln.body.parameters(), grads, first_order, strict=True):
         direction = torch.randn(p.shape, generator=generator, dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_second_order_agrees_with_finite_differences():
         for sign in (1, -1):
             with torch.no_grad():
                 p += sign * eps * direction
-            values.append(meta_gradient(mln, support, query, HOW, F.mse_loss)[0].item())
+            values.append(meta_gradient(mln, support, query, ADAPTATION, F.mse_loss)[0].item())
             with torch.no_grad():
                 p -= sign * eps * direction
         slope = (values[0] - values[1]) / (2 * eps)
@@ -170,10 +170,10 @@ def test_per_image_equals_a_loop_over_images(frozen):
     mln = MLN(num_feat=4, upscale=2).double()
     mln.upscaler.requires_grad_(not frozen)
     lq, gt = shots(0)
-    how = Adaptation(LRS, adapt_per="image")
-    loop = torch.cat([adapted_features(mln, lq[i : i + 1], gt[i : i + 1], HOW) for i in range(len(lq))])
-    torch.testing.assert_close(adapted_features(mln, lq, gt, how), loop, rtol=0, atol=1e-13)
-    assert not torch.allclose(adapted_features(mln, lq, gt, HOW), loop, rtol=0, atol=1e-6)
+    adaptation = Adaptation(LRS, adapt_per="image")
+    loop = torch.cat([adapted_features(mln, lq[i : i + 1], gt[i : i + 1], ADAPTATION) for i in range(len(lq))])
+    torch.testing.assert_close(adapted_features(mln, lq, gt, adaptation), loop, rtol=0, atol=1e-13)
+    assert not torch.allclose(adapted_features(mln, lq, gt, ADAPTATION), loop, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_stays_near_float32():
@@ -189,7 +189,7 @@ def test_bfloat16_stays_near_float32():
 @pytest.mark.slow
 def test_bfloat16_stays_finite_over_1000_tasks():
     mln = MLN(num_feat=32, upscale=4).requires_grad_(False)
-    how = Adaptation([0.01] * 5, dtype="bfloat16")
+    adaptation = Adaptation([0.01] * 5, dtype="bfloat16")
     for task in range(1000):
         gt = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(task))
-        assert torch.isfinite(adapted_features(mln, imresize(gt, 1 / 4), gt, how)).all()
+        assert torch.isfinite(adapted_features(mln, imresize(gt, 1 / 4), gt, adaptation)).all()

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 
 from mrda_data import BenchmarkDataset
 from mrda_eval.evaluation import Row, evaluate, means
-from mrda_eval.tables import Cost
+from mrda_eval.tables import MethodCost
 from mrda_metric import metrics_of
 from mrda_model.restorers import bicubic_restorer, network_restorer
 from mrda_pipeline.benchmark_pipeline import _costs
@@ -121,4 +121,4 @@ def test_a_non_finite_output_is_an_error(dataset, bad):
 def test_a_slow_first_image_does_not_change_the_time_of_a_method():
     model = SimpleNamespace(restorers=dict.fromkeys(("A", "B", "Oracle")), complexity={"A": (7, 8)}, folders=set())
     seconds = [("A", 60.0), ("B", 4.0), ("A", 1.0), ("B", 6.0), ("A", 2.0)]
-    assert _costs(model, seconds) == {"A": Cost(7, 8, 2.0), "B": Cost(None, None, 5.0)}
+    assert _costs(model, seconds) == {"A": MethodCost(7, 8, 2.0), "B": MethodCost(None, None, 5.0)}

@@ -13,12 +13,13 @@ from pydantic import Field
 from mrda_data.degradation import KINDS as DEGRADATIONS
 from mrda_data.degradation import register as register_degradation
 from mrda_data.degradation.base import check_multiple, quantise, uniform
+from mrda_data.degradation.ranges import Range
 from mrda_metric import Kind
 from mrda_metric import register as register_metric
 from mrda_metric.metric import KINDS as METRICS
 from mrda_utils import checkpoint
 from mrda_utils.errors import OptionError
-from mrda_utils.fields import Range, Section
+from mrda_utils.fields import Section
 from tests.engine.conftest import events
 from tests.model.conftest import stage_options, train
 

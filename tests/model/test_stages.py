@@ -10,6 +10,7 @@ from basicsr.models import build_model
 
 from mrda_arch import MLN
 from mrda_data import GTDataset
+from mrda_model import training_state
 from mrda_model.adaptation import stack
 from mrda_options.command_line import parse
 from mrda_pipeline.train_pipeline import train_pipeline
@@ -191,9 +192,9 @@ def test_the_meta_step_is_the_mean_of_its_tasks_gradients(chain, tmp_path):
 
     model, batch = build("mln_meta", chain, tmp_path)
     model.feed_data(batch)
-    how = Adaptation(**model.opt["adaptation"])
+    adaptation = Adaptation(**model.opt["adaptation"])
     expected = [
-        meta_gradient(model.net_g, TaskBatch(lq[:1], gt[:1]), TaskBatch(lq[1:], gt[1:]), how, model.cri_pix)[1]
+        meta_gradient(model.net_g, TaskBatch(lq[:1], gt[:1]), TaskBatch(lq[1:], gt[1:]), adaptation, model.cri_pix)[1]
         for lq, gt in model.tasks
     ]
     model.optimize_parameters(1)
@@ -315,7 +316,7 @@ def test_going_back_to_an_earlier_state_abandons_the_later_ones(chain, tmp_path)
     shutil.copytree(chain / opt["name"], run)
     opt["path"]["resume_state"] = str(run / "training_states/3.state")
     train(opt)
-    assert [p.name for p in checkpoint.states(run / "training_states")] == ["4.state", "3.state"]
+    assert [p.name for p in training_state.states(run / "training_states")] == ["4.state", "3.state"]
 
 
 def test_a_state_beyond_total_iter_is_refused(chain, tmp_path):

@@ -15,6 +15,7 @@ from mrda_arch import MLN, MRDANet
 from mrda_data import BenchmarkDataset, LQDataset
 from mrda_eval.evaluation import evaluate
 from mrda_model.restorers import bicubic_restorer, network_restorer
+from mrda_model.weights import Provenance, save_network
 from mrda_pipeline.benchmark_pipeline import test_pipeline as run_test
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
@@ -40,7 +41,7 @@ def weights(tmp_path_factory):
         "mln": (MLN(num_feat=4), "MLNMetaModel"),
     }
     for label, (net, stage) in nets.items():
-        checkpoint.save_network({"params": net}, checkpoint.Provenance(stage, 4, "x"), 1, folder / f"{label}.pth")
+        save_network({"params": net}, Provenance(stage, 4, "x"), 1, folder / f"{label}.pth")
     return folder
 
 

@@ -118,14 +118,14 @@ def wait_at_random(process: BaseProcess, opt: dict, seconds: float, draw: random
     time.sleep(draw.uniform(0, seconds))
 
 
-def alike(a: object, b: object) -> bool:
+def same_content(a: object, b: object) -> bool:
     """Whether two contents of checkpoints are the same, tensors bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same_content(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(alike, a, b))
+        return len(a) == len(b) and all(map(same_content, a, b))
     return a == b
 
 
@@ -137,5 +137,5 @@ def assert_nothing_lost(run: Path, whole: Path) -> None:
         contents = [checkpoint.load(folder / file) for folder in (run, whole)]
         if "optimizers" in contents[0]:  # their settings come from the option file, the moments from the state
             contents = [{**c, "optimizers": [o["state"] for o in c["optimizers"]]} for c in contents]
-        assert alike(*contents), file
+        assert same_content(*contents), file
     assert not list(run.rglob("*.tmp"))

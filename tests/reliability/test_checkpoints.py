@@ -8,11 +8,12 @@ import shutil
 import pytest
 import torch
 
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
 from tests.engine.conftest import events
 from tests.model.conftest import stage_options, train
-from tests.reliability.processes import alike, assert_nothing_lost, end, output_file, start
+from tests.reliability.processes import assert_nothing_lost, end, output_file, same_content, start
 
 SLOW = pytest.mark.slow
 
@@ -27,7 +28,7 @@ def lose_a_bit(path, draw):
     while True:
         path.write_bytes(flipped(data, draw.randrange(8 * len(data))))
         try:
-            if not alike(torch.load(path, weights_only=True), before):
+            if not same_content(torch.load(path, weights_only=True), before):
                 return
         except Exception:
             continue
@@ -93,7 +94,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(chain, tmp_path, faults, ti
         path.write_bytes(flipped(data, draw.randrange(8 * len(data))))
         faults.injected("any bit of a file flipped")
         try:
-            assert alike(checkpoint.load(path), before)
+            assert same_content(checkpoint.load(path), before)
         except CheckpointError:
             refused += 1
         faults.survived("any bit of a file flipped")
@@ -110,7 +111,7 @@ def test_files_without_checksums_are_loaded(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     for name in ("old.pth", "without.pth"):
-        assert alike(checkpoint.load(tmp_path / name), content)
+        assert same_content(checkpoint.load(tmp_path / name), content)
 
 
 WRONG = {
@@ -148,8 +149,8 @@ def test_pruning_never_deletes_the_last_good_checkpoint(chain, tmp_path, faults,
     shutil.copy(run / "models/net_g_6.pth", run / "models/net_g_9.pth")
     DAMAGES[damage](run / file, random.Random(0))
     with faults.fault("pruning beside a damaged checkpoint"):
-        checkpoint.prune(run, 1)
-        assert [path.name for path in checkpoint.states(run / "training_states")] == ["9.state", "6.state"]
+        training_state.prune(run, 1)
+        assert [path.name for path in training_state.states(run / "training_states")] == ["9.state", "6.state"]
         assert sorted(path.name for path in (run / "models").iterdir()) == [
             "net_g_6.pth",
             "net_g_9.pth",

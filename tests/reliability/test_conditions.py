@@ -12,6 +12,7 @@ import pytest
 import skimage
 import torch
 
+from mrda_model import training_state
 from mrda_utils import checkpoint
 from tests.engine.conftest import events, run_folder
 from tests.model.conftest import stage_options, train
@@ -207,7 +208,7 @@ def test_another_training_is_refused_unless_asked_for(chain, cut, changes, messa
     run = train(opt, "--auto_resume", "--resume_changed")
     assert next(event["event"] for event in events(run)) == "resume"
     assert any(event["event"] == "changed" for event in events(run))
-    assert checkpoint.load_state(run / "training_states/6.state")["conditions"]["manual_seed"] == str(
+    assert training_state.load_state(run / "training_states/6.state")["conditions"]["manual_seed"] == str(
         opt["manual_seed"]
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import itertools
+import multiprocessing
 import os
 import pwd
 import resource
@@ -13,13 +14,17 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import skimage
+from torch.utils.data import DataLoader
 
+from mrda_pipeline.workers import lost_workers_named
 from mrda_utils import files
+from mrda_utils.errors import UserError
 from tests.engine.conftest import events, run_folder
 from tests.model.conftest import ROOT, shrunk, stage_options
 from tests.reliability.processes import end, finish, output_file, start, wait_for_a_save
@@ -72,6 +77,34 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on_from_its_checkp
         assert last_line(opt).startswith("error: loader processes have ended or cannot work (")
         opt["train"]["total_iter"] = events(run_folder(opt))[-1]["iter"] + 1
         finish(opt, "--auto_resume")
+
+
+def end_a_worker(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # and leave it to torch's handler
+    time.sleep(0.01)  # in which the handler runs
+
+
+def load(then: Callable[[int], None]) -> None:
+    """Load a batch, and do something with the loader's process while its loader lives."""
+    loader = iter(DataLoader(range(100), num_workers=1, multiprocessing_context="fork"))
+    next(loader)
+    then(multiprocessing.active_children()[0].pid)
+
+
+def report(pid: int) -> None:
+    raise UserError(f"known of {pid}")
+
+
+@pytest.mark.timeout(60)
+def test_a_loader_process_that_ends_after_the_error_raises_nothing_more():
+    """A crash closes the pipes before the process has ended: the training knows of it, and is told a second time."""
+    for _ in range(2):  # the second training of a process is told of its own loader's
+        with pytest.raises(UserError, match="known") as known, lost_workers_named():
+            load(report)
+        end_a_worker(int(str(known.value).split()[-1]))
+        with pytest.raises(UserError, match="killed by signal"), lost_workers_named():
+            load(end_a_worker)
 
 
 def no_reader() -> None:

@@ -18,7 +18,7 @@ import torch
 from mrda_eval import report
 from mrda_pipeline.curves import Curves
 from mrda_pipeline.events import record
-from mrda_pipeline.train_pipeline import _LogFile
+from mrda_pipeline.log_file import LogFile
 from mrda_utils import checkpoint
 from mrda_utils.errors import UserError
 from mrda_utils.files import append_line, write_text
@@ -101,7 +101,7 @@ def test_events_and_means_that_are_infinite_are_valid_json(tmp_path):
 
 
 def test_a_log_that_finds_no_room_ends_the_run(tmp_path, faults):
-    handler = _LogFile(tmp_path / "x.log")
+    handler = LogFile(tmp_path / "x.log")
     logger = logging.Logger("x")
     logger.addHandler(handler)
     logger.info("a")

@@ -14,7 +14,7 @@ import torch
 from basicsr.archs import build_network
 
 import mrda_arch  # noqa: F401
-from mrda_utils import checkpoint
+from mrda_model.weights import Provenance, save_network
 from mrda_utils.yaml_text import parse_yaml
 from tests.engine.conftest import alive, command, events, run_folder
 from tests.model.conftest import ROOT
@@ -50,7 +50,7 @@ def demo_student(folder: Path) -> dict:
     for label, network, stage in (("mln", "network_mln", "MLNMetaModel"), ("t", "network_t", "MRDATeacherModel")):
         path = folder / f"{label}.pth"
         net = build_network(opt[network])
-        checkpoint.save_network({"params": net}, checkpoint.Provenance(stage, 4, None), 1, path)
+        save_network({"params": net}, Provenance(stage, 4, None), 1, path)
         opt["path"][f"pretrain_network_{label}"] = str(path)
     opt["path"]["experiments_root"] = str(folder / "experiments")
     opt["datasets"]["train"]["num_worker_per_gpu"] = 2

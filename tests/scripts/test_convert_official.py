@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from mrda_arch import MLN, MRDANet
 from mrda_model.frozen import build_frozen
+from mrda_model.weights import Provenance, load_network, save_network
 from mrda_options import read_options
 from mrda_utils import checkpoint
 from mrda_utils.checkpoint import CheckpointError
@@ -137,7 +138,7 @@ def test_converted_weights_compute_what_the_documented_layers_compute(kind, scal
     torch.save(state, tmp_path / "model.pt")
     from_official(tmp_path / "model.pt", tmp_path / "out.pth")
     net = ours(kind, scale, **sizes)
-    checkpoint.load_network(net, tmp_path / "out.pth")
+    load_network(net, tmp_path / "out.pth")
     net, state = net.double(), {name: tensor.double() for name, tensor in state.items()}
     if kind != "mln":  # the buffer is float32's mean, doubled; so is the state's
         assert net.rdan.mean.flatten().tolist() == state["G.add_mean.bias"].tolist()
@@ -170,7 +171,7 @@ def test_the_way_there_and_back_is_bit_identical(kind, scale, tmp_path):
 
 def test_the_way_back_takes_the_averaged_weights(tmp_path):
     nets = {"params": ours("mln", 4, **SMALL), "params_ema": ours("mln", 4, **SMALL)}
-    checkpoint.save_network(nets, checkpoint.Provenance("MLNMetaModel", 4, "x"), 1, tmp_path / "w.pth")
+    save_network(nets, Provenance("MLNMetaModel", 4, "x"), 1, tmp_path / "w.pth")
     to_official(tmp_path / "w.pth", tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert torch.equal(back["head.0.weight"], nets["params_ema"].body[0].weight)
@@ -200,7 +201,7 @@ def test_an_unknown_degradation_hinders_no_stage(tmp_path):
     torch.save(released("mln", 4, **SMALL), tmp_path / "model.pt")
     from_official(tmp_path / "model.pt", tmp_path / "out.pth")
     net = ours("mln", 4, **SMALL)
-    checkpoint.load_network(net, tmp_path / "out.pth", stage="MLNMetaModel", degradation="type isotropic")
+    load_network(net, tmp_path / "out.pth", stage="MLNMetaModel", degradation="type isotropic")
     stored = checkpoint.load(tmp_path / "out.pth")["params"]
     assert all(torch.equal(tensor, stored[name]) for name, tensor in net.state_dict().items())
 
@@ -234,7 +235,7 @@ def test_anything_else_is_refused_by_name_and_nothing_is_written(change, message
 @pytest.mark.parametrize("change", [{"global_residual": True}, {"upsampler": "pixelshuffledirect"}])
 def test_what_their_layout_cannot_hold_is_refused(change, tmp_path):
     net = MRDANet(num_feat=8, num_block=1, den_feat=2, **change)
-    checkpoint.save_network({"params": net}, checkpoint.Provenance("MRDAStudentModel", 4, "x"), 1, tmp_path / "w.pth")
+    save_network({"params": net}, Provenance("MRDAStudentModel", 4, "x"), 1, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"w\.pth"):
         to_official(tmp_path / "w.pth", tmp_path / "back.pt")
     assert not (tmp_path / "back.pt").exists()

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 
 from mrda_arch import MLN, MRDANet, network_from_file
+from mrda_model.weights import Provenance, save_network
 from mrda_utils import checkpoint
-from mrda_utils.checkpoint import Provenance
 from mrda_utils.errors import UserError
 from scripts.convert_weights import main
 
@@ -17,7 +17,7 @@ HERE = Provenance("MRDAStudentModel", 4, "type isotropic, sigma [0.2, 4.0]")
 
 
 def write_pth(path, net, **others):
-    checkpoint.save_network({"params": net, **others}, HERE, 9000, path)
+    save_network({"params": net, **others}, HERE, 9000, path)
     return path
 
 
@@ -40,6 +40,20 @@ def test_there_and_back_not_a_bit_changes(tmp_path):
     assert checkpoint.metadata(tmp_path / "d.safetensors") == checkpoint.metadata(tmp_path / "b.safetensors")
     # both keys, yet the tensors are in the file once
     assert (tmp_path / "c.pth").stat().st_size < 0.6 * (tmp_path / "a.pth").stat().st_size
+
+
+def test_half_precision_halves_the_file_and_rounds_each_weight(tmp_path):
+    net = MRDANet(**{**TOY, "num_feat": 48})
+    write_pth(tmp_path / "a.pth", net)
+    main([str(tmp_path / "a.pth"), "-o", str(tmp_path / "whole.safetensors")])
+    main([str(tmp_path / "a.pth"), "-o", str(tmp_path / "half.safetensors"), "--fp16"])
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = network_from_file(tmp_path / "half.safetensors")
+    for name, weight in net.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == weight.dtype
+        torch.testing.assert_close(found, weight, rtol=2**-11, atol=2**-25)  # of 11 bits, or of the smallest number
 
 
 def test_the_metadata_say_what_the_file_holds(tmp_path):

@@ -13,6 +13,9 @@ from PIL import Image
 from mrda_arch import MLN
 from mrda_data.degradation.classic import classic_degrade
 from mrda_model.adaptation import Adaptation, adapt
+from mrda_pipeline.figures import idr, rdam
+from mrda_pipeline.figures.adaptation import trained_curves
+from mrda_pipeline.figures.setting import read_setting
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
 from scripts import figures
@@ -75,14 +78,14 @@ def test_crops_do_not_overlap_and_are_spread_over_the_images(tmp_path):
         image = np.full((50, 64, 3), value, np.uint8)
         image[::16, ::16] = 255  # top left corner of each crop
         Image.fromarray(image).save(tmp_path / f"{number}.png")
-    found = figures.crops(str(tmp_path), 16, 100)
+    found = idr.crops(str(tmp_path), 16, 100)
     assert found.shape == (2 * 3 * 4, 3, 16, 16)
     assert (found[:, :, 0, 0] == 1).all()
     assert (found == 1).sum() == 24 * 3
-    half = figures.crops(str(tmp_path), 16, 12)
+    half = idr.crops(str(tmp_path), 16, 12)
     assert [(half[:, 0, 1, 1] * 255).round().eq(value).sum().item() for value in (10, 200)] == [6, 6]
     with pytest.raises(UserError, match="2 crops of 40x40, at least 5"):
-        figures.crops(str(tmp_path), 40, 100)
+        idr.crops(str(tmp_path), 40, 100)
 
 
 def test_the_teachers_representation_is_den_of_the_adapted_features(draw, chain):
@@ -90,14 +93,14 @@ def test_the_teachers_representation_is_den_of_the_adapted_features(draw, chain)
 
     draw("rdam")  # writes the option file
     arguments = type("A", (), {"opt": str(draw.hr.parent / "o.yml"), "images": str(draw.hr), "output": None})
-    setting = figures.read_setting(arguments)
+    setting = read_setting(ROOT, arguments)
     opt = parse(ROOT, ["-opt", arguments.opt], is_train=False).opt
     torch.manual_seed(0)
     lq, gt = torch.rand(1, 3, 8, 9), torch.rand(1, 3, 32, 36)
     teacher, mln = setting.networks.teacher, setting.networks.mln
     fast = adapt(mln, lq, gt, Adaptation(**opt["adaptation"]))
     body = torch.func.functional_call(mln.body, fast, (lq,))
-    sources = figures.idr_sources(setting.networks)
+    sources = idr.idr_sources(setting.networks)
     assert list(sources) == ["teacher with MLN", "student"]
     torch.testing.assert_close(sources["teacher with MLN"](lq, gt), teacher.den(body), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sources["student"](lq, gt), setting.networks.student(lq, return_idr=True)[1])
@@ -107,12 +110,12 @@ def test_neighbours_tell_separate_clusters_and_guess_otherwise():
     rng = np.random.default_rng(0)
     labels, groups = np.repeat(np.arange(4), 50), np.tile(np.arange(50), 4)
     noise = rng.normal(size=(200, 8))
-    assert figures.neighbour_accuracy(noise + 20 * labels[:, None], labels, groups) == 1
-    assert figures.neighbour_accuracy(noise, labels, groups) == pytest.approx(0.25, abs=0.1)
+    assert idr.neighbour_accuracy(noise + 20 * labels[:, None], labels, groups) == 1
+    assert idr.neighbour_accuracy(noise, labels, groups) == pytest.approx(0.25, abs=0.1)
     # content alone, equal for all degradations of a crop, tells nothing: the crop's other degradations are held out
     content = np.tile(rng.normal(size=(50, 8)), (4, 1)) + 1e-3 * noise
     mixed = rng.permutation(200)  # else contiguous folds would hold them out as well
-    assert figures.neighbour_accuracy(content[mixed], labels[mixed], groups[mixed]) == pytest.approx(0.25, abs=0.1)
+    assert idr.neighbour_accuracy(content[mixed], labels[mixed], groups[mixed]) == pytest.approx(0.25, abs=0.1)
 
 
 def test_maps_are_drawn_and_compared_with_texture(draw):
@@ -126,7 +129,7 @@ def test_maps_are_drawn_and_compared_with_texture(draw):
 def test_texture_is_the_deviation_of_luma_around_a_pixel():
     lq = torch.rand(1, 3, 9, 12)
     luma = (lq[0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).numpy().astype(np.float64)
-    assert figures.texture(lq)[4, 5] == pytest.approx(luma[2:7, 3:8].std(), abs=1e-6)
+    assert rdam.texture(lq)[4, 5] == pytest.approx(luma[2:7, 3:8].std(), abs=1e-6)
 
 
 def test_curves_start_without_adaptation_and_have_a_point_a_step(draw, chain):
@@ -195,7 +198,7 @@ def test_networks_trained_with_other_steps_are_a_line_each(tmp_path):
         lines.append(f"Fig. 9b,{row},run,{seed},Set5,PSNR,{psnr}")
     path = tmp_path / "values.csv"
     path.write_text("\n".join(lines))
-    assert figures.trained_curves(path) == {"Set5": {"T2": {5: [30.0, 31.0], 1: [29.0]}, "S3": {5: [28.0]}}}
+    assert trained_curves(path) == {"Set5": {"T2": {5: [30.0, 31.0], 1: [29.0]}, "S3": {5: [28.0]}}}
     figures.main(["steps", "--values", str(path)])
     assert is_png(tmp_path / "adaptation_trained.png")
 

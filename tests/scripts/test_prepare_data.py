@@ -16,9 +16,9 @@ from PIL import Image
 from mrda_data.images import read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import FolderSource
+from mrda_data.sub_images import MANIFEST, Sizes, starts
 from mrda_utils.errors import UserError
 from scripts import prepare_data
-from scripts.prepare_data import Sizes, starts
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--crop_size", "32", "--step", "16", "--workers", "2")
@@ -140,7 +140,7 @@ def test_images_gone_from_the_input_are_told(folder, tmp_path, monkeypatch, caps
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
     (folder / "a.png").unlink()
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
-    assert "also holds sub-images of 1 images not in -i, such as a" in capsys.readouterr().out
+    assert "also contains sub-images of 1 images not in -i, such as a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 14])
@@ -163,7 +163,7 @@ def test_an_interrupted_run_leaves_whole_files_and_can_be_gone_on_with(folder, t
     whole = content(tmp_path / "whole")
     assert len(content(tmp_path / "out")) == stop_after
     assert content(tmp_path / "out").items() <= whole.items()
-    with (tmp_path / "out" / prepare_data.MANIFEST).open("a") as manifest:
+    with (tmp_path / "out" / MANIFEST).open("a") as manifest:
         manifest.write('{"stem": "a", "sou')  # as a kill would leave it
     prepare(monkeypatch, "-i", folder, "-o", tmp_path / "out", *SMALL)
     assert content(tmp_path / "out") == whole
@@ -191,7 +191,7 @@ def test_kill_and_ctrl_c_leave_whole_files_and_the_same_command_goes_on(tmp_path
         save(tmp_path / f"HR/{i}.png", 300, 300, seed=i)
     sizes = ("--crop_size", "100", "--step", "20")  # 121 of them from each image
     prepare(monkeypatch, "-i", tmp_path / "HR", "-o", tmp_path / "whole", *sizes)
-    whole, manifest = content(tmp_path / "whole"), tmp_path / "out" / prepare_data.MANIFEST
+    whole, manifest = content(tmp_path / "whole"), tmp_path / "out" / MANIFEST
     for stop, complete in ((signal.SIGKILL, 1), (signal.SIGINT, 2)):
         process = start("-i", tmp_path / "HR", "-o", tmp_path / "out", *sizes, "--workers", "1")
         wait_until(lambda n=complete: manifest.exists() and manifest.read_text().count("\n") > n, process)
@@ -248,7 +248,7 @@ def test_an_outdated_lmdb_is_not_overwritten(folder, tmp_path, monkeypatch, chan
     command = ("-i", folder, "-o", tmp_path / "out", "--lmdb", *SMALL)
     prepare(monkeypatch, *command)
     save(folder / ("e.png" if change == "new" else "a.png"), seed=2)
-    with pytest.raises(UserError, match=r"out\.lmdb: was made from other images than .*out holds now; delete it"):
+    with pytest.raises(UserError, match=r"out\.lmdb: was made from other images than .*out contains now; delete it"):
         prepare(monkeypatch, *command)
 
 
@@ -275,11 +275,11 @@ MISTAKES = {
     "workers": (["-o", "{0}/o", "--workers", "0"], "--workers 0"),
     "lmdb": (["-o", "{0}/o.lmdb"], "name the folder of the sub-images"),
     "lmdb of nothing": (["-i", "{0}/empty", "--lmdb"], "empty: no image in it"),
-    "inside": (["-o", "{0}/HR/sub_images"], "lies in the other"),
-    "around": (["-o", "{0}"], "holds files that this script has not made"),
+    "inside": (["-o", "{0}/HR/sub_images"], "is inside the other"),
+    "around": (["-o", "{0}"], "contains files that this script has not made"),
     "no folder": (["-i", "{0}/nowhere", "-o", "{0}/o"], "nowhere: no such folder"),
     "no image": (["-i", "{0}/empty", "-o", "{0}/o"], "empty: no image in it"),
-    "foreign": (["-o", "{0}/foreign"], "holds files that this script has not made"),
+    "foreign": (["-o", "{0}/foreign"], "contains files that this script has not made"),
     "a file": (["-o", "{0}/foreign/a.png"], "a.png: cannot go on"),
     "verify nothing": (["-i", "{0}/nowhere.lmdb", "--verify"], "nowhere.lmdb does not exist"),
 }

@@ -114,7 +114,7 @@ def test_several_processes_of_torchrun_are_sent_to_train_py(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"pretrain_network_g": "student"}, "'student' must stand above 'mln_meta'"),
+        ({"pretrain_network_g": "student"}, "'student' must be listed above 'mln_meta'"),
         ({"pretrain_network_g": "mln_bicubc"}, "'mln_bicubc' is no run, did you mean 'mln_bicubic'"),
     ],
 )

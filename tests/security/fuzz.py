@@ -37,6 +37,7 @@ with atheris.instrument_imports(
     import mrda_data  # noqa: F401
     import mrda_loss  # noqa: F401
     import mrda_metric  # noqa: F401
+    from mrda_model import training_state
     from mrda_options import validate
 
 import numpy as np
@@ -68,7 +69,7 @@ def check_checkpoint(data: bytes) -> None:
     kind, content = data[:1], data[1:]
     path = FILE.with_suffix(".safetensors") if kind == b"s" else FILE
     path.write_bytes(archive(content, bytes(16)) if kind == b"p" else content)
-    for read in (checkpoint.load, checkpoint.load_state):
+    for read in (checkpoint.load, training_state.load_state):
         with contextlib.suppress(checkpoint.CheckpointError):
             found = read(path)
             checkpoint.weights_of(found, "params", path)

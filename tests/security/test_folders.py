@@ -16,7 +16,7 @@ def test_a_training_moves_no_folder_that_is_none_of_its_runs(tmp_path):
     opt = stage_options("mln_bicubic", tmp_path, path__experiments_root=str(tmp_path), name="Documents")
     (tmp_path / "Documents").mkdir()
     (tmp_path / "Documents/letter.txt").write_text("Dear")
-    with pytest.raises(UserError, match=r"Documents holds other things than a training; choose another name"):
+    with pytest.raises(UserError, match=r"Documents contains other things than a training; choose another name"):
         train(opt)
     assert (tmp_path / "Documents/letter.txt").read_text() == "Dear"
     assert not list(tmp_path.glob("Documents_archived*"))
@@ -36,7 +36,7 @@ def test_a_test_overwrites_no_folder_that_is_none_of_its_reports(run, tmp_path):
     (folder / "panels").mkdir(parents=True)
     (folder / "report.md").write_text("mine")
     (folder / "panels/mine.png").touch()
-    with pytest.raises(UserError, match=r"thesis holds other things than a test; choose another name"):
+    with pytest.raises(UserError, match=r"thesis contains other things than a test; choose another name"):
         run("thesis", {"test": BICUBIC})
     assert (folder / "report.md").read_text() == "mine"
     assert (folder / "panels/mine.png").exists()

@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrda_arch import MLN
+from mrda_model import training_state
+from mrda_model.weights import Provenance, load_network
 from mrda_utils import checkpoint
-from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.checkpoint import CheckpointError
 from scripts.convert_official import from_official, to_official
 from tests.security.conftest import LONG, SHORT, damaged
 
@@ -144,7 +146,7 @@ FILES = {
     "another folder": (archive(b"\x80\x02}.", names=("b/data/0",)), "no data.pkl"),
     "methods as attributes": (
         archive(b"\x80\x02" + ORDERED_DICT + b")R}X\x05\x00\x00\x00itemsK\x01sb."),
-        "holds no weights",
+        "contains no weights",
     ),
     "dictionary of a wide tensor": (
         archive(b"\x80\x02" + ORDERED_DICT + WIDE_TENSOR + b"\x85R.", ONE_NUMBER),
@@ -161,9 +163,9 @@ FILES = {
         "a tensor that is larger than its numbers",
     ),
     "other names": (stored({"params": {("a", "b"): torch.ones(1)}}), "keys that are neither names nor numbers"),
-    "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "holds no weights"),
+    "number as a name": (stored({"params": {10**500: torch.ones(1)}}), "contains no weights"),
     "deep list": (archive(b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."), "values within values"),
-    "a list": (stored([]), "holds a list"),
+    "a list": (stored([]), "contains a list"),
     "NaN": (
         stored({"params": NET.state_dict() | {"body.0.weight": torch.full_like(NET.body[0].weight, torch.nan)}}),
         r"body\.0\.weight is not finite",
@@ -191,7 +193,7 @@ def test_hostile_weights_are_refused_by_name_and_nothing_runs(data, message, tmp
     for name, expected in {"w.pth": message, "w.safetensors": ""}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(CheckpointError, match=rf"{name}: .*{expected}") as caught:
-            checkpoint.load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
+            load_network(MLN(num_feat=4), tmp_path / name, stage="MLNMetaModel", degradation="type bicubic")
         assert len(str(caught.value)) < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.pth", "w.safetensors"]
 
@@ -233,7 +235,7 @@ SAFETENSORS = {
 def test_hostile_safetensors_are_refused_by_name(data, message, tmp_path, little_memory):
     (tmp_path / "w.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"w\.safetensors: .*{message}") as caught:
-        checkpoint.load_network(MLN(num_feat=4), tmp_path / "w.safetensors")
+        load_network(MLN(num_feat=4), tmp_path / "w.safetensors")
     assert "\n" not in str(caught.value)
 
 
@@ -314,10 +316,10 @@ STATE = {
 )
 def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
     torch.save(STATE, tmp_path / "3.state")
-    assert checkpoint.load_state(tmp_path / "3.state")["iter"] == 3
+    assert training_state.load_state(tmp_path / "3.state")["iter"] == 3
     torch.save(STATE | change, tmp_path / "3.state")
     with pytest.raises(CheckpointError, match=rf"3\.state: .*{where}"):
-        checkpoint.load_state(tmp_path / "3.state")
+        training_state.load_state(tmp_path / "3.state")
 
 
 @pytest.mark.parametrize(
@@ -338,17 +340,19 @@ def test_a_state_with_other_things_in_it_is_refused(tmp_path, change, where):
 )
 def test_moments_of_another_network_are_refused(state, tmp_path):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2, 3))])
-    checkpoint.load_moments(optimizer, {"state": {0: moments()}}, tmp_path / "3.state")
-    checkpoint.load_moments(optimizer, {"state": {}}, tmp_path / "3.state")
+    training_state.load_moments(optimizer, {"state": {0: moments()}}, tmp_path / "3.state")
+    training_state.load_moments(optimizer, {"state": {}}, tmp_path / "3.state")
     with pytest.raises(CheckpointError, match=r"3\.state: the optimizer's state does not fit"):
-        checkpoint.load_moments(optimizer, {"state": state}, tmp_path / "3.state")
+        training_state.load_moments(optimizer, {"state": state}, tmp_path / "3.state")
 
 
 def test_a_moment_of_one_number_gets_storage_of_its_own(tmp_path):
     weight = torch.nn.Parameter(torch.ones(200, 300))
     optimizer = torch.optim.Adam([weight], fused=True)
     expanded = {name: torch.zeros(()).expand(200, 300) for name in ("exp_avg", "exp_avg_sq")}
-    checkpoint.load_moments(optimizer, {"state": {0: {"step": torch.tensor(3.0), **expanded}}}, tmp_path / "3.state")
+    training_state.load_moments(
+        optimizer, {"state": {0: {"step": torch.tensor(3.0), **expanded}}}, tmp_path / "3.state"
+    )
     for name in expanded:
         moment = optimizer.state[weight][name]
         assert moment.stride() == (300, 1)
@@ -407,7 +411,7 @@ def changed_contents(draw):
 
 def check_any_file(path, data):
     path.write_bytes(data)
-    for read in (lambda: checkpoint.load_network(MLN(num_feat=4), path), lambda: checkpoint.load_state(path)):
+    for read in (lambda: load_network(MLN(num_feat=4), path), lambda: training_state.load_state(path)):
         with contextlib.suppress(CheckpointError):
             read()
 

@@ -25,8 +25,9 @@ from mrda_data.images import MAX_BYTES, ImageError, decode_rgb8, image_size, rea
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.lr_set import LRSet, write_lr_set
 from mrda_data.sources import FolderSource
+from mrda_data.sub_images import Sizes, cut_all, read_manifest
 from mrda_utils.errors import UserError
-from scripts.prepare_data import Sizes, cut_all, pack, read_manifest
+from scripts.prepare_data import pack
 from tests.security.conftest import LONG, SHORT, damaged
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -294,7 +295,7 @@ def test_an_lr_set_only_vouches_for_files_that_were_asked_for(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/c.png").write_bytes(encoded("PNG"))
     (tmp_path / "set/SHA256SUMS").write_text(f"{digest}  ../secret.png\n{'0' * 64}  a.png\n" + "x" * 10_000)
-    with pytest.raises(ImageError, match=r"b\.png does not stand in SHA256SUMS"):
+    with pytest.raises(ImageError, match=r"b\.png is not listed in SHA256SUMS"):
         LRSet(str(tmp_path / "set"), ["b.png"])
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from mrda_arch import MLN, MRDANet
+from mrda_model import training_state
+from mrda_model.weights import Provenance, load_network, save_network
 from mrda_utils import checkpoint
-from mrda_utils.checkpoint import CheckpointError, Provenance
+from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import UserError
 
 HERE = Provenance("MLNMetaModel", 4, "type bicubic")
@@ -27,9 +29,9 @@ def same(a, b):
 @pytest.mark.parametrize(("param_key", "seed"), [("params", 1), ("params_ema", 2)])
 def test_round_trip(tmp_path, param_key, seed):
     path = tmp_path / "models" / "net_g_1.pth"
-    checkpoint.save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
+    save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
     loaded = net()
-    checkpoint.load_network(loaded, path, param_key)
+    load_network(loaded, path, param_key)
     assert same(loaded, net(seed))
     assert [p.name for p in path.parent.iterdir()] == ["net_g_1.pth"]
 
@@ -38,7 +40,7 @@ def test_basicsr_reads_our_files(tmp_path):
     from basicsr.models.base_model import BaseModel
 
     path = tmp_path / "net_g_1.pth"
-    checkpoint.save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
+    save_network({"params": net(1), "params_ema": net(2)}, HERE, 1, path)
     model, loaded = BaseModel({"num_gpu": 0, "is_train": False}), net()
     model.load_network(loaded, str(path), True, "params_ema")
     assert same(loaded, net(2))
@@ -64,7 +66,7 @@ def wrapped(state_dict):
 def test_foreign_layouts_are_accepted(tmp_path, wrap):
     torch.save(wrap(net(1).state_dict()), tmp_path / "w.pth")
     loaded = net()
-    checkpoint.load_network(loaded, tmp_path / "w.pth")
+    load_network(loaded, tmp_path / "w.pth")
     assert same(loaded, net(1))
 
 
@@ -74,7 +76,7 @@ class Evil:
 
 
 def write_damaged(kind, path):
-    checkpoint.save_network({"params": net()}, HERE, 1, path)
+    save_network({"params": net()}, HERE, 1, path)
     data = path.read_bytes()
     if kind == "truncated":
         path.write_bytes(data[: len(data) // 2])
@@ -99,30 +101,30 @@ def test_a_useless_file_is_named_and_nothing_runs(tmp_path, kind, capsys):
     path = tmp_path / "w.pth"
     write_damaged(kind, path)
     with pytest.raises(CheckpointError, match=r"w\.pth"):
-        checkpoint.load_network(net(), path)
+        load_network(net(), path)
     assert "executed" not in capsys.readouterr().out
 
 
 def test_weights_of_another_stage_or_scale_are_refused(tmp_path):
     path = tmp_path / "w.pth"
-    checkpoint.save_network({"params": net()}, HERE, 1, path)
+    save_network({"params": net()}, HERE, 1, path)
     with pytest.raises(CheckpointError, match="stage MLNMetaModel, expected MLNBicubicModel"):
-        checkpoint.load_network(net(), path, stage="MLNBicubicModel")
+        load_network(net(), path, stage="MLNBicubicModel")
     with pytest.raises(CheckpointError, match="scale 4, the option file says 2"):
-        checkpoint.load_network(net(upscale=2), path)
+        load_network(net(upscale=2), path)
 
 
 def test_the_scale_of_a_student_is_compared_too(tmp_path):
     small = {"num_feat": 4, "num_block": 1, "den_feat": 2}
-    checkpoint.save_network({"params": MRDANet(**small, upscale=2)}, HERE._replace(scale=2), 1, tmp_path / "w.pth")
+    save_network({"params": MRDANet(**small, upscale=2)}, HERE._replace(scale=2), 1, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="scale 2, the option file says 4"):
-        checkpoint.load_network(MRDANet(**small), tmp_path / "w.pth")
+        load_network(MRDANet(**small), tmp_path / "w.pth")
 
 
 def test_weights_of_another_degradation_are_refused(tmp_path):
-    checkpoint.save_network({"params": net()}, HERE, 1, tmp_path / "w.pth")
+    save_network({"params": net()}, HERE, 1, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="degradation 'type bicubic', the option file says 'type isotropic'"):
-        checkpoint.load_network(net(), tmp_path / "w.pth", degradation="type isotropic")
+        load_network(net(), tmp_path / "w.pth", degradation="type isotropic")
 
 
 def save_as_safetensors(weights, path, degradation="type bicubic", about=None):
@@ -145,20 +147,20 @@ def test_safetensors_are_refused_for_the_same_reasons(tmp_path):
     path = tmp_path / "w.safetensors"
     save_as_safetensors(net(1).state_dict(), path)
     loaded = net()
-    checkpoint.load_network(loaded, path, stage="MLNMetaModel", degradation="type bicubic")
+    load_network(loaded, path, stage="MLNMetaModel", degradation="type bicubic")
     assert same(loaded, net(1))
     with pytest.raises(CheckpointError, match="stage MLNMetaModel, expected MLNBicubicModel"):
-        checkpoint.load_network(net(), path, stage="MLNBicubicModel")
+        load_network(net(), path, stage="MLNBicubicModel")
     with pytest.raises(CheckpointError, match="degradation 'type bicubic', the option file says 'type isotropic'"):
-        checkpoint.load_network(net(), path, degradation="type isotropic")
+        load_network(net(), path, degradation="type isotropic")
     with pytest.raises(CheckpointError, match="scale 4, the option file says 2"):
-        checkpoint.load_network(net(upscale=2), path)
+        load_network(net(upscale=2), path)
 
 
 def test_safetensors_without_provenance_serve_any_stage(tmp_path):
     safetensors.torch.save_file(net(1).state_dict(), tmp_path / "w.safetensors")
     loaded = net()
-    checkpoint.load_network(loaded, tmp_path / "w.safetensors", stage="MLNMetaModel")
+    load_network(loaded, tmp_path / "w.safetensors", stage="MLNMetaModel")
     assert same(loaded, net(1))
 
 
@@ -175,7 +177,7 @@ def test_a_useless_safetensors_file_is_named_in_one_line(tmp_path, kind, capsys)
     else:
         write_damaged(kind, path)
     with pytest.raises(CheckpointError, match=r"w\.safetensors: ") as info:
-        checkpoint.load_network(net(), path)
+        load_network(net(), path)
     assert "\n" not in str(info.value)
     assert "executed" not in capsys.readouterr().out
 
@@ -187,12 +189,12 @@ def test_a_provenance_that_makes_no_sense_is_refused(tmp_path, origin):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(net().state_dict(), path, {checkpoint.PROVENANCE_KEY: origin})
     with pytest.raises(CheckpointError, match=r"w\.safetensors: .*(makes no sense|is no JSON)"):
-        checkpoint.load_network(net(), path)
+        load_network(net(), path)
 
 
 def test_a_failed_write_of_safetensors_leaves_nothing(tmp_path):
     (tmp_path / "models").touch()
-    with pytest.raises(CheckpointError, match=r"models/w\.safetensors: cannot be written"):
+    with pytest.raises(UserError, match=r"models/w\.safetensors: cannot be written"):
         save_as_safetensors(net().state_dict(), tmp_path / "models" / "w.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["models"]
 
@@ -200,7 +202,7 @@ def test_a_failed_write_of_safetensors_leaves_nothing(tmp_path):
 def test_a_foreign_state_is_refused(tmp_path):
     torch.save({"epoch": 1, "iter": 1, "optimizers": [], "schedulers": []}, tmp_path / "1.state")
     with pytest.raises(CheckpointError, match=r"1\.state: no training state of this project"):
-        checkpoint.load_state(tmp_path / "1.state")
+        training_state.load_state(tmp_path / "1.state")
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
@@ -223,7 +225,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(net().state_dict(), path)
     with pytest.raises(CheckpointError, match="does not fit MLN"):
-        checkpoint.load_network(MLN(num_feat=5), path)
+        load_network(MLN(num_feat=5), path)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
@@ -245,12 +247,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
 def test_states_are_sorted_by_iteration_and_other_names_ignored(tmp_path):
     for name in ("5.state", "100.state", "20.state", "best.state", ".7.state.1.tmp", "x.pth"):
         (tmp_path / name).touch()
-    assert [p.name for p in checkpoint.states(tmp_path)] == ["100.state", "20.state", "5.state"]
-    assert checkpoint.states(tmp_path / "nowhere") == []
+    assert [p.name for p in training_state.states(tmp_path)] == ["100.state", "20.state", "5.state"]
+    assert training_state.states(tmp_path / "nowhere") == []
 
 
 def test_buffers_are_saved(tmp_path):
     layer = nn.BatchNorm1d(2)
     layer.running_mean.fill_(3)
-    checkpoint.save_network({"params": layer}, HERE, 1, tmp_path / "w.pth")
+    save_network({"params": layer}, HERE, 1, tmp_path / "w.pth")
     assert checkpoint.load(tmp_path / "w.pth")["params"]["running_mean"].tolist() == [3, 3]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from mrda_utils import distributed
+from mrda_pipeline import process_group
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def group(monkeypatch):
         asked.append(what)
         getattr(group, what)()
 
-    monkeypatch.setattr(distributed, "PATIENCE", 0.2, raising=False)
+    monkeypatch.setattr(process_group, "PATIENCE", 0.2, raising=False)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_backend_config", lambda: group.backends)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: ask("destroy"))
@@ -35,11 +35,11 @@ def failing():
     try:
         raise ValueError("what went wrong")
     finally:
-        distributed.stop()
+        process_group.stop()
 
 
 def test_a_good_end_waits_for_what_is_pending(group):
-    distributed.stop()
+    process_group.stop()
     assert group.asked == ["destroy"]
 
 

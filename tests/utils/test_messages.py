@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from mrda_arch import MLN, MRDANet
-from mrda_options import read_options
+from mrda_model.weights import load_network
+from mrda_options import process, read_options
 from mrda_pipeline.chain import Chain, read_runs
-from mrda_utils import checkpoint, distributed
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError, UserError
 
@@ -76,7 +76,7 @@ NETWORK = {"num_feat": 8, "num_block": 1, "den_feat": 2}
 def test_weights_of_another_size_are_told_by_the_option_that_differs(tmp_path, stored, net, message):
     torch.save(stored.state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=f"does not fit {re.escape(message)}"):
-        checkpoint.load_network(net, tmp_path / "w.pth")
+        load_network(net, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_one_gpu_may_be_chosen_by_its_number(monkeypatch, device, world_size, me
     assert read_options(TRAIN, True, [f"device={device}"])[0]["device"] == device
     if message:
         with pytest.raises(UserError, match=re.escape(message)):
-            distributed.start("none", device, 10)
+            process.start("none", device, 10)
     else:
-        assert distributed.start("none", device, 10).device == torch.device("cuda", 1)
+        assert process.start("none", device, 10).device == torch.device("cuda", 1)
         assert chosen == [1]
 
 
@@ -107,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_named():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="device: 'cuda:1', but torch sees no CUDA device"):
-        distributed.start("none", "cuda:1", 10)
+        process.start("none", "cuda:1", 10)
 
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("scripts/*.py"))

@@ -43,7 +43,7 @@ def test_numbers_are_numbers():
     ("text", "message"),
     [
         ("a: !!python/object/apply:os.system ['touch executed']", "could not determine a constructor"),
-        ("a: 1\nb: 2\na: 3", "key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3", "key 'a' appears twice"),
         ("a: [1, 2", "x line 1: no valid YAML"),
         ("a: &x [*x, *y]", "no valid YAML"),
         ("a: 2024-13-45", "no valid YAML"),

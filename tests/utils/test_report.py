@@ -9,7 +9,7 @@ import pytest
 from mrda_eval.panel import side_by_side
 from mrda_eval.published import published_cases, published_rows
 from mrda_eval.report import write_csv, write_json
-from mrda_eval.tables import Cost, KernelTable, comparisons, cost_table, text_of
+from mrda_eval.tables import KernelTable, MethodCost, comparisons, cost_table, text_of
 from mrda_metric import metrics_of
 
 MEANS = {("Set5", "Student", "psnr"): 31.0, ("Set5", "Student", "ssim"): 0.88, ("X", "Student", "psnr"): 25.0}
@@ -140,7 +140,7 @@ def test_csv_and_json_hold_every_value(tmp_path):
     assert read[0]["image"] == "a,b.png"
     assert float(read[0]["value"]) == 30.123456789
     (tmp_path / "w.pth").write_bytes(b"")
-    costs = {"Bicubic": Cost(None, None, 0.5), "Student": Cost(5_838_713, 171_500_000_000, 2.0)}
+    costs = {"Bicubic": MethodCost(None, None, 0.5), "Student": MethodCost(5_838_713, 171_500_000_000, 2.0)}
     write_json(MEANS, costs, "x", "0" * 64, {"pretrain_network_g": str(tmp_path / "w.pth")}, tmp_path / "m.json")
     content = json.loads((tmp_path / "m.json").read_text())
     assert content["means"][0] == {"dataset": "Set5", "method": "Student", "metric": "psnr", "value": 31.0}
@@ -150,7 +150,7 @@ def test_csv_and_json_hold_every_value(tmp_path):
 
 
 def test_costs_are_in_the_papers_units():
-    costs = {"Bicubic": Cost(None, None, 0.5), "Student": Cost(5_838_713, 171_536_000_000, 2.0)}
+    costs = {"Bicubic": MethodCost(None, None, 0.5), "Student": MethodCost(5_838_713, 171_536_000_000, 2.0)}
     assert text_of([cost_table(costs)], "github").splitlines()[2:] == [
         "| method   |   Param (M) |   Mult-Adds (G) |   median s / image |",
         "|----------|-------------|-----------------|--------------------|",

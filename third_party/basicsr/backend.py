@@ -1,6 +1,6 @@
 """PEP 517 backend: the wheel of BasicSR's release, which pip fetches from wherever it is configured to.
 
-pip has no command that fetches a source release and leaves it alone; so it is told to build the wheel, and finds
+pip has no command that fetches a source release and leaves it alone; so it is made to build the wheel, and finds
 `stand_in` where it looks for setuptools.
 """
 

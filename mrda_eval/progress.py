@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, a line a minute where the output goes elsewhere."""
+"""Progress: a bar on a terminal, a line per minute elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left"
 
 
 class _Lines:
-    """What tqdm writes to in the place of a terminal: a line where it would draw the bar anew."""
+    """What tqdm writes to in the place of a terminal: a line where it would redraw the bar."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -27,7 +27,7 @@ def progress_bar(about: str, shown: bool, items: Iterable | None = None, **optio
     """Progress through `items`, or of what calls `update`.
 
     Args:
-        about: what it is the progress of.
+        about: what is in progress.
         shown: False for nothing at all, as in all processes but one.
         items: to iterate over.
         options: of tqdm, such as `total`.
