@@ -27,6 +27,7 @@ from machine import gemm, interleaved, print_rows, publish
 from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
 from mrda_model.adaptation import Adaptation, TaskBatch, adapted_features, meta_gradient
+from mrda_utils.arguments import argument_parser
 from mrda_utils.resize import imresize
 
 SIZE = {"num_feat": 128, "batch": 4, "side": 64, "steps": 5}
@@ -203,7 +204,7 @@ def sweep(repeats: int) -> list[dict]:
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--sweep", action="store_true", help="how the cost of adaptation grows")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from machine import interleaved, publish
 
 from mrda_data import GTDataset
 from mrda_data.sources import BundledSource
+from mrda_utils.arguments import argument_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, GT_SIZE, CROPS = 1356, 2040, 256, 96
@@ -75,7 +75,7 @@ def make_kinds(folder: Path, count: int) -> dict[str, Kind]:
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--images", type=int, default=12, help="photographs")
     parser.add_argument("--repeats", type=int, default=5, help=f"timed runs of {CROPS} crops each")
     parser.add_argument("--json", type=Path, help="write the figures here as well")

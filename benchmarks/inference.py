@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -26,6 +25,7 @@ from mrda_arch import MRDANet
 from mrda_arch.collapse import collapse_upscaler
 from mrda_eval.complexity import count_mult_adds
 from mrda_inference import backend_functions
+from mrda_utils.arguments import argument_parser
 
 HEIGHT, WIDTH = 180, 320
 WANTED = {"fp32": 1.4, "bf16": 3.0, "openvino fp32": 1.8}
@@ -99,7 +99,7 @@ def measure(repeats: int) -> list[dict]:
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--json", type=Path, help="write the figures here as well")

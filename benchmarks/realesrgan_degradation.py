@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from mrda_data.degradation.kernels import filter2d
 from mrda_data.degradation.noise import add_poisson_noise
 from mrda_data.degradation.realesrgan import blur_kernel, sinc_kernel
 from mrda_data.degradation.sharpen import usm_sharpen
+from mrda_utils.arguments import argument_parser
 from mrda_utils.seeding import torch_generator
 
 SCALE, BATCH, SIDE, TASKS = 4, 4, 400, 8
@@ -131,7 +131,7 @@ def cases() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
 @torch.no_grad()
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here as well")

@@ -15,7 +15,6 @@ from contextlib import suppress
 with suppress(ImportError):  # another version of the code may have none
     import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import json
 import os
 import time
@@ -32,6 +31,7 @@ import mrda_arch
 from mrda_arch import MLN, MRDANet
 from mrda_loss import IDRDistillLoss
 from mrda_model.adaptation import Adaptation, adapted_features
+from mrda_utils.arguments import argument_parser
 from mrda_utils.resize import imresize
 
 LITE = {"num_feat": 64, "num_block": 10, "den_feat": 32, "upsampler": "pixelshuffledirect", "global_residual": True}
@@ -82,7 +82,7 @@ class Student:
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--paper", action="store_true", help="networks of paper size, LR 64x64")
     parser.add_argument("--teacher", action="store_true", help="the teacher's iteration")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")

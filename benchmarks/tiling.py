@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import json
 from itertools import groupby, product
 from pathlib import Path
@@ -31,6 +30,7 @@ from mrda_eval.evaluation import Item, Restorer, evaluate
 from mrda_inference import network_functions, upscale
 from mrda_inference.upscaler import MODELS, student
 from mrda_metric import metrics_of
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
 
 LARGE, SMALL, OVERLAP = 512, 128, 32  # LR pixels
@@ -128,7 +128,7 @@ def losses(measured: list[Measured]) -> list[tuple]:
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "-i", "--input", default="bundled:test", help="folder of HR photographs; bundled ones by default"
     )

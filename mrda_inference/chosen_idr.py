@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from mrda_data.degradation import Task
-from mrda_data.degradation.photo import photo_degrade
-from mrda_inference.known_kernels import reference_crops
+from mrda_inference.known_degradations import KEYS, degraded, reference_crops
 from mrda_inference.upscaler import Upscaler
 from mrda_utils.errors import OptionError
-from mrda_utils.seeding import torch_generator
 
-KINDS = {"blur": ("sigma", 0.2, 4.0), "noise": ("noise_sigma_255", 0.0, 50.0), "jpeg": ("jpeg_quality", 5.0, 99.0)}
-"""What --as may name: key of the task of `photo_degrade`, and the range of values."""
+RANGES = {"blur": (0.2, 4.0), "noise": (0.0, 50.0), "jpeg": (5.0, 99.0)}
+"""What --as may name, and the range of values."""
 
 
 def parse(text: str) -> Task:
@@ -25,11 +23,11 @@ def parse(text: str) -> Task:
     task: Task = {}
     for part in [] if text == "clean" else text.split(","):
         kind, _, value = part.partition("=")
-        if kind not in KINDS:
+        if kind not in RANGES:
             raise OptionError(
-                f"--as {text}: {kind!r} is not known; clean, or some of {', '.join(KINDS)}: blur=2.4,jpeg=60"
+                f"--as {text}: {kind!r} is not known; clean, or some of {', '.join(RANGES)}: blur=2.4,jpeg=60"
             )
-        key, low, high = KINDS[kind]
+        key, (low, high) = KEYS[kind], RANGES[kind]
         try:
             task[key] = float(value)
         except ValueError:
@@ -44,8 +42,8 @@ def with_degradation(upscaler: Upscaler, task: Task) -> Upscaler:
 
     Its representation is the mean over the bundled photographs under that task.
     """
-    crops = reference_crops(upscaler.net.upscale)
-    lq = photo_degrade(crops, {**task, "gray_noise": False}, upscaler.net.upscale, torch_generator(0, "chosen IDR"))
+    scale = upscaler.net.upscale
+    lq = degraded(reference_crops(scale), task, scale)
     with torch.inference_mode():
         idr = torch.cat([upscaler.encode(crop[None]) for crop in lq]).mean(0, keepdim=True)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from PIL import ImageColor
 from tqdm import tqdm
@@ -17,12 +17,12 @@ from tqdm import tqdm
 from mrda_data.images import ImageError
 from mrda_data.sources import first_ten
 from mrda_inference.chosen_idr import parse, with_degradation
-from mrda_inference.image_writer import LONGEST_SIDE, write_pixels
+from mrda_inference.image_writer import LONGEST_SIDE
 from mrda_inference.inputs import files_to_make
-from mrda_inference.photograph import Enlarged, OutputOptions, TooLargeError, restore_file
+from mrda_inference.photograph import OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
-from mrda_utils import __version__
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
 from mrda_utils.files import WriteError
 from mrda_utils.numerics import set_numerics
@@ -38,8 +38,7 @@ def main() -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mrda-upscale", description="Upscale photographs.")
-    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
+    parser = argument_parser("Upscale photographs.", prog="mrda-upscale")
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
@@ -49,7 +48,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
     )
     networks.add_argument("--weights", help="in its place: a student's .safetensors or .pth, or shipped:NAME")
-    parser.add_argument("--list", action=_ListModels, help="tell what the shipped networks are for")
+    purposes = "\n".join(f"{name:8}{model.purpose}" for name, model in MODELS.items())
+    parser.add_argument("--list", action="version", version=purposes, help="tell what the shipped networks are for")
     parser.add_argument(
         "--as",
         dest="degradation",
@@ -111,18 +111,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-class _ListModels(argparse.Action):
-    """Prints the shipped networks and ends the program, as --help does."""
-
-    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        for name, model in MODELS.items():
-            print(f"{name:8}{model.purpose}")  # noqa: T201
-        parser.exit()
-
-
 def _colour(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(name)[:3]
@@ -172,8 +160,8 @@ def _begun(
         try:
             _check_names(source, target, args, sources)
             with _tile_bar(source.name) as progress:
-                enlarged = restore_file(source, target, upscaler, output, progress=progress)
-            finish = partial(_write, enlarged, target, output.quality)
+                enlarged = restore_file(source, target, upscaler, output, progress)
+            finish = enlarged.write
             del enlarged  # the writer lets go of the picture as soon as it is written
         except (_Skipped, UserError, MemoryError, RuntimeError) as error:
             # without its traceback, which would hold the memory of this picture while the next one needs it
@@ -194,10 +182,6 @@ def _check_names(source: Path, target: Path, args: argparse.Namespace, sources: 
         raise ImageError(f"{source}: its output would replace it; choose another -o")
     if target.exists() and not args.overwrite:
         raise _Skipped
-
-
-def _write(enlarged: Enlarged, target: Path, quality: int | None) -> list[str]:
-    return enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, quality)
 
 
 def _outcome(source: Path, writing: Future[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""One photograph from file to file; the command line and the page both call `upscale_file`."""
+"""One photograph from file to file, for the command line and the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mrda_utils.memory import available_memory
 
 
 class Cancelled(Exception):  # noqa: N818  (no error)
-    """The caller no longer wants the picture."""
+    """The caller no longer wants the picture; raised by its `progress`."""
 
 
 class TooLargeError(UserError):
@@ -80,45 +80,27 @@ class OutputOptions:
 
 
 class Enlarged(NamedTuple):
-    """A restored photograph as `write_pixels` takes it."""
+    """A restored photograph that is yet to be written."""
 
     pixels: np.ndarray
     """(H, W, 1) gray, (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16."""
     side: SideData
-    notes: list[str]
+    notes: tuple[str, ...]
     """A line about each thing that could not be kept."""
+    target: Path
+    quality: int | None
 
+    def write(self) -> list[str]:
+        """Write the file; it holds all of the picture, or what it held before.
 
-def upscale_file(
-    source: Path,
-    target: Path,
-    upscaler: Upscaler,
-    output: OutputOptions = OutputOptions(),
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> list[str]:
-    """Upscale one image file; `target` holds all of it or what it held before.
+        Returns:
+            A line about each thing that could not be kept.
 
-    Args:
-        source: an image file.
-        target: its suffix tells the format, .png, .jpg, .jpeg or .webp.
-        upscaler: what restores.
-        output: what becomes of the result.
-        progress: called with the numbers of tiles that are done and that there are, first with 0 done.
-        cancelled: asked before each tile; True ends the work.
-
-    Returns:
-        A line about each thing of the file that could not be kept.
-
-    Raises:
-        ImageError: the file cannot be used, or not be written in this format.
-        TooLargeError: it takes more memory than there is; known before the network runs.
-        WriteError: the file system refuses.
-        Cancelled: `cancelled` said so.
-    """
-    enlarged = restore_file(source, target, upscaler, output, progress=progress, cancelled=cancelled)
-    return enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, output.quality)
+        Raises:
+            ImageError: it cannot be encoded.
+            WriteError: the file system refuses.
+        """
+        return [*self.notes, *write_pixels(self.pixels, self.side, self.target, self.quality)]
 
 
 def restore_file(
@@ -126,11 +108,23 @@ def restore_file(
     target: Path,
     upscaler: Upscaler,
     output: OutputOptions = OutputOptions(),
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Enlarged:
-    """The first half of `upscale_file`: all but the writing, which can go on beside the next photograph."""
+    """Upscale one image file; `write()` of what is returned, which can go on beside the next photograph, ends it.
+
+    Args:
+        source: an image file.
+        target: its suffix tells the format, .png, .jpg, .jpeg or .webp. It is not touched yet.
+        upscaler: what restores.
+        output: what becomes of the result.
+        progress: called with the numbers of tiles that are done and that there are, before and after each; what it
+            raises, for example `Cancelled`, ends the work.
+
+    Raises:
+        ImageError: the file cannot be used, or not be written in this format.
+        TooLargeError: it takes more memory than there is; known before the network runs.
+        WriteError: the file system refuses.
+    """
     picture = with_visible_colours(read_picture(source), output.background)
     sides, dtype = picture.colour.shape[:2], picture.colour.dtype
     size = output.size(*sides, upscaler.net.upscale)
@@ -142,7 +136,7 @@ def restore_file(
     pixels = new_canvas((*size, channels), dtype, target.parent)
     full = tuple(upscaler.net.upscale * side for side in sides)
     restored = pixels if full == size else new_canvas((*full, picture.colour.shape[2]), dtype, target.parent)
-    _restore(picture.colour, restored, upscaler, tile, source.name, progress, cancelled)
+    _restore(picture.colour, restored, upscaler, tile, source.name, progress)
     if restored is not pixels:
         colours = pixels[..., :3] if restored.shape[2] == 3 else pixels[..., :1]
         resize_into(colours, restored, Image.Resampling.LANCZOS)
@@ -151,7 +145,7 @@ def restore_file(
             pixels[..., 1] = pixels[..., 2] = pixels[..., 0]  # no encoder has gray with alpha
         resize_into(pixels[..., 3:], picture.alpha, Image.Resampling.BICUBIC)
     side = SideData(picture.side.profile, png=picture.side.png) if output.strip else picture.side
-    return Enlarged(pixels, enlarged_side_data(side, size[1], size[0]), list(picture.notes))
+    return Enlarged(pixels, enlarged_side_data(side, size[1], size[0]), picture.notes, target, output.quality)
 
 
 def with_visible_colours(picture: Picture, background: tuple[int, int, int] | None = None) -> Picture:
@@ -211,21 +205,17 @@ def _restore(
     upscaler: Upscaler,
     tile: int | None,
     title: str,
-    progress: Callable[[int, int], None] | None,
-    cancelled: Callable[[], bool] | None,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Fill `restored`, gray or BGR and perhaps alpha, with what the network makes of `colour`, gray or RGB."""
     sides, scale = colour.shape[:2], upscaler.net.upscale
     rows, columns = tile_grid(sides, tile, upscaler.overlap)
-    count, highest = len(rows) * len(columns), np.iinfo(colour.dtype).max
-    tell, stop = progress or (lambda done, total: None), cancelled or (lambda: False)
+    done, count, highest = 0, len(rows) * len(columns), np.iinfo(colour.dtype).max
 
     def read(rows: slice, columns: slice) -> Tensor:
-        if stop():
-            raise Cancelled
+        progress(done, count)
         return to_tensor(colour[rows, columns]).to(upscaler.device).expand(1, 3, -1, -1)
 
-    tell(0, count)
     idr = upscaler.encode(read(*centre(*sides, IDR_PIXELS)))
     blocks = finished_blocks(read, sides, idr, upscaler.restore, scale, tile, upscaler.overlap)
     for done, (rows, columns, block) in enumerate(blocks, 1):
@@ -235,4 +225,4 @@ def _restore(
             block = block.mean(1, keepdim=True)
         pixels = (block[0].flip(0).clamp(0, 1) * highest).round_().permute(1, 2, 0).numpy()
         restored[rows, columns, : pixels.shape[2]] = pixels
-        tell(done, count)
+        progress(done, count)

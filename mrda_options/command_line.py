@@ -17,8 +17,7 @@ import yaml
 from mrda_loss.vgg import vgg_path
 from mrda_options import read_options
 from mrda_options.process import Process, start
-from mrda_utils import __version__
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.distributed import environment_number
 from mrda_utils.errors import OptionError, UserError
 from mrda_utils.numerics import set_numerics
@@ -42,10 +41,7 @@ class Run(NamedTuple):
 
 
 def _parse(argv: list[str] | None, is_train: bool) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Train one stage." if is_train else "Test on benchmark protocols.", formatter_class=HelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
+    parser = argument_parser("Train one stage." if is_train else "Test on benchmark protocols.")
     parser.add_argument("-opt", required=True, help="option file (YAML)")
     parser.add_argument(
         "--launcher",

@@ -1,8 +1,11 @@
-"""Help texts of command lines."""
+"""Command lines of all programs."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
+
+from mrda_utils import __version__
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -12,3 +15,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         text = action.help or ""
         says_it = action.default in (None, False, [], ()) or "default" in text
         return text if says_it else super()._get_help_string(action)
+
+
+def argument_parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """A command line with --version; `options` are those of argparse."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **options)
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
+    return parser

@@ -39,7 +39,7 @@ from mrda_options import validate
 from mrda_options.datasets import DataRoot
 from mrda_options.process import start
 from mrda_pipeline.chain import Runs, needed, read_runs, run_options, train, weights_path
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
 from mrda_utils.fields import Name, Section, did_you_mean
 from mrda_utils.files import write_text
@@ -95,7 +95,7 @@ class Value(NamedTuple):
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("rows", nargs="*", help="rows of the tables, T1 T2 ...; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each is a chain of trainings of its own")
     parser.add_argument(

@@ -12,8 +12,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
-
 import mrda_loss  # noqa: F401  (these imports register what option files name, and let BasicSR be imported)
 
 # isort: split
@@ -29,7 +27,7 @@ from mrda_model.frozen import freeze
 from mrda_model.restorers import teacher_oracle
 from mrda_options import read_options
 from mrda_options.process import start
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.numerics import set_numerics
 
@@ -69,7 +67,7 @@ def measure_oracle(opt: dict, height: int, width: int, device: torch.device, run
 
 def main() -> None:
     """Print the table of what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-opt", required=True, help="option file (YAML), a stage's or a test's")
     parser.add_argument("--lr_size", nargs=2, type=int, default=LR_SIZE, metavar=("H", "W"), help="the paper's")
     parser.add_argument("--runs", type=int, default=5, help="timed ones; their median is printed")

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import re
 
 import torch
@@ -25,7 +24,7 @@ from mrda_arch.rdan_arch import RGB_MEAN
 from mrda_model.weights import Provenance, load_network, save_network
 from mrda_options.registered import LARGEST_WIDTH
 from mrda_utils import checkpoint
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import run
 
@@ -187,7 +186,7 @@ def _summary(kind: str, net: nn.Module) -> str:
 
 def main() -> None:
     """Convert the file that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path, help="file to convert")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     parser.add_argument("--reverse", action="store_true", help="from this project's layout to the authors'")

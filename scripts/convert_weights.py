@@ -16,12 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
-
 from mrda_arch import network_from_file
 from mrda_arch.network_file import about
 from mrda_utils import checkpoint
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, UserError, run
 from mrda_utils.shipped import PREFIX, shipped_weights
 
@@ -47,7 +45,7 @@ def convert(source: Path, target: Path, title: str | None, fp16: bool = False) -
 
 def main(argv: list[str] | None = None) -> None:
     """Convert the file that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("weights", help=".pth or .safetensors, or shipped:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, of the other kind")
     parser.add_argument("--title", help="of a .safetensors file; by default its name")

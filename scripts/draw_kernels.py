@@ -12,15 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
-
 import numpy as np
 from PIL import Image
 
 from mrda_data.degradation.kernels import task_kernel
 from mrda_data.protocols import PROTOCOLS, protocol_cases
 from mrda_eval.panel import side_by_side
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
 
 
@@ -35,7 +33,7 @@ def draw(protocol: str, scale: int) -> Image.Image:
 
 def main() -> None:
     """Draw what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("protocol", choices=list(PROTOCOLS), help="of a test")
     parser.add_argument("-o", "--output", type=Path, help="file to write; PROTOCOL.png by default")
     parser.add_argument("--scale", type=int, choices=[2, 3, 4], default=4, help="upscaling factor")

@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 from typing import Literal
 
 import torch
@@ -27,7 +26,7 @@ from mrda_arch import MRDANet
 from mrda_arch.network_file import about
 from mrda_inference.backends import extra
 from mrda_inference.upscaler import student
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
 from mrda_utils.files import write_bytes
 from mrda_utils.shipped import PREFIX
@@ -83,7 +82,7 @@ def _contents(net: MRDANet, title: str, kind: Kind) -> dict[str, bytes]:
 
 def main(argv: list[str] | None = None) -> None:
     """Export the weights that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-i", "--input", required=True, help="a student's .safetensors or .pth, or shipped:NAME")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
     kinds = parser.add_mutually_exclusive_group()

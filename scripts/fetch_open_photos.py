@@ -41,7 +41,7 @@ from pathlib import PurePosixPath
 from PIL import Image
 from tqdm import tqdm
 
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
 
 TABLES = Path(__file__).parent
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--set", type=int, choices=sorted(SETS), default=1, help="which photographs")
     soft = "leave out the tiles of set 1 that are soft at pixel level (scripts/soft_tiles.csv)"
     parser.add_argument("--without-soft", action="store_true", help=soft)

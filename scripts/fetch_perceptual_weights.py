@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import os
 import pickle
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 
 from mrda_utils import checkpoint
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
 from mrda_utils.perceptual_files import FEATURES, torch_cache
 
@@ -56,7 +55,7 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 
 def main(argv: list[str] | None = None) -> None:
     """Fetch, check, convert; files that are there already stay."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=torch_cache(), help="folder")
     parser.add_argument("--release", type=Path, help="the release's file, where pip cannot fetch it")
     args = parser.parse_args(argv)

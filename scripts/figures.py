@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
-
 import torch
 
 import mrda_loss  # noqa: F401  (registers what option files name)
@@ -26,7 +24,7 @@ from mrda_pipeline.figures.adaptation import draw_adaptation, draw_steps
 from mrda_pipeline.figures.idr import draw_idr
 from mrda_pipeline.figures.rdam import draw_rdam
 from mrda_pipeline.figures.setting import pyplot, read_setting
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import HelpFormatter, argument_parser
 from mrda_utils.errors import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +38,7 @@ FIGURES = {
 
 def main(argv: list[str] | None = None) -> None:
     """Draw one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="FIGURE")
     for name, (draw, about) in FIGURES.items():
         command = commands.add_parser(name, help=about, description=about, formatter_class=HelpFormatter)

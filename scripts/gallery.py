@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ from mrda_data.images import read_rgb8
 from mrda_eval.panel import side_by_side
 from mrda_inference.upscaler import MODELS, student, to_pixels
 from mrda_metric import metrics_of
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
 from mrda_utils.files import written_whole
 from mrda_utils.resize import imresize
@@ -71,7 +70,7 @@ ROWS = (
 
 def main(argv: list[str] | None = None) -> None:
     """Degrade, restore, draw a picture a row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("-o", "--output", type=Path, help="folder for the pictures")
     task.add_argument("--save-lr", type=Path, metavar="FOLDER", help="write the degraded photographs instead")

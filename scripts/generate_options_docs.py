@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple, Union
@@ -23,7 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 import mrda_model  # noqa: F401
 from mrda_options.stages import STAGES, TestOptions
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_NAMES = {
@@ -158,7 +157,7 @@ def markdown(schema: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write both files; with --check, exit with 1 where one is not what would be written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is not current")
     check = parser.parse_args().check
     schema = json_schema()

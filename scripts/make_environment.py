@@ -15,6 +15,9 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from mrda_utils import __version__  # noqa: E402  (which takes nothing else)
+
 PYTHONS = [(3, minor) for minor in range(10, 15)]
 LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}  # Debian's packages of them
 MESSAGE = {  # with CUDA's libraries or without them
@@ -94,6 +97,7 @@ def install(folder):
 def main():
     """Check, then install."""
     parser = argparse.ArgumentParser(description=__doc__.split(":", 1)[0])
+    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".venv", help="default: .venv in the checkout")
     args = parser.parse_args()
     folder = args.folder if args.folder.is_absolute() else Path.cwd() / args.folder

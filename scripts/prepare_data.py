@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import os
 
 import cv2
@@ -25,7 +24,7 @@ from mrda_data import lr_set
 from mrda_data.lmdb_source import LmdbSource, write_lmdb
 from mrda_data.sources import FolderSource, open_source
 from mrda_data.sub_images import Sizes, cut_all, for_each
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import UserError, run
 from mrda_utils.files import write_bytes
 
@@ -73,7 +72,7 @@ def pack(folder: Path, workers: int | None) -> None:
 
 def main() -> None:
     """Parse the command line, and do it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-i", "--input", nargs="+", required=True, help="folders of images, sub-folders included")
     parser.add_argument("-o", "--output", help="folder of the sub-images; names and sub-folders are kept")
     parser.add_argument("--crop_size", type=int, default=480, help="side of a sub-image, pixels (default: 480)")

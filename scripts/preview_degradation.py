@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import textwrap
 
 import numpy as np
@@ -27,7 +26,7 @@ from mrda_data.degradation import Task, build_degradation
 from mrda_data.images import ImageError, read_rgb8
 from mrda_data.sources import BundledSource
 from mrda_options import read_options
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
 from mrda_utils.files import written_whole
 from mrda_utils.seeding import torch_generator
@@ -38,7 +37,7 @@ COLUMNS, GAP, LINE, CHARACTERS = 4, 8, 13, 44
 
 def main(argv: list[str] | None = None) -> None:
     """Draw tasks, degrade the photograph by each, write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-opt", required=True, help="option file of a stage")
     parser.add_argument("-i", "--input", help="photograph; a bundled one by default")
     parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")

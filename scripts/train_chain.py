@@ -16,14 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone runs its
 
 import mrda_utils.openmp  # noqa: F401  (before torch)
 
-import argparse
 import json
 import os
 
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 import mrda_model  # noqa: F401
 from mrda_pipeline.chain import Chain, read_runs, run_options, train, weights_path
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, UserError, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +31,7 @@ AGAIN = "the same command goes on from the last checkpoint"
 
 def main(argv: list[str] | None = None) -> None:
     """Train the stages one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("-opt", type=Path, required=True, help="chain file (YAML)")
     parser.add_argument("--data", help="folder of HR photographs to train on; by default that of the option files")
     parser.add_argument("--name", help="of this chain, the first part of its runs' names; by default the chain file's")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mrda_utils import __version__
+from mrda_utils.arguments import argument_parser
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [
     *(ROOT / name for name in ("train.py", "test.py", "inference.py")),
@@ -53,3 +56,19 @@ def test_openmp_is_told_before_torch_is_loaded(target):
 def test_what_the_user_has_set_stays():
     assert told(ROOT / "train.py", OMP_WAIT_POLICY="PASSIVE") == "PASSIVE None"
     assert told(ROOT / "train.py", GOMP_SPINCOUNT="7") == "None 7"
+
+
+def test_every_program_tells_its_version(capsys):
+    """Command lines are made in one place; that which runs on any Python before anything is installed has its own."""
+    with pytest.raises(SystemExit):
+        argument_parser("About.").parse_args(["--version"])
+    assert capsys.readouterr().out == f"mrda {__version__}\n"
+    alone = ROOT / "scripts/make_environment.py"
+    made = subprocess.run([sys.executable, "-I", alone, "--version"], capture_output=True, text=True, check=True)
+    assert made.stdout == f"mrda {__version__}\n"
+    sources = {path: path.read_text() for path in [*ROOT.glob("mrda_*/**/*.py"), *FILES]}
+    others = [path for path, text in sources.items() if "ArgumentParser(" in text]
+    assert sorted(others) == [ROOT / "mrda_utils/arguments.py", alone]
+    programs = [path for path in FILES if path.parent != ROOT and path != alone]
+    assert programs
+    assert all("= argument_parser(" in sources[path] for path in programs)

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from mrda_utils import __version__
-from mrda_utils.arguments import HelpFormatter
+from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
 
 FIRST_PORT = 7860
@@ -21,10 +21,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     Raises:
         OptionError: --auth without its colon.
     """
-    parser = argparse.ArgumentParser(
-        prog="mrda-web", description=__doc__.splitlines()[0], formatter_class=HelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"mrda {__version__}")
+    parser = argument_parser(__doc__.splitlines()[0], prog="mrda-web")
     parser.add_argument(
         "--weights",
         nargs="+",

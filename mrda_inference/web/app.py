@@ -19,10 +19,19 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from mrda_inference.chosen_idr import RANGES
 from mrda_inference.image_file import Picture
 from mrda_inference.web.archive import zip_chunks
 from mrda_inference.web.jobs import Job, JobQueue, QueueFullError
-from mrda_inference.web.models import Model, Preview, Whole, open_picture, output_options, result_name
+from mrda_inference.web.models import (
+    Model,
+    Preview,
+    Whole,
+    chosen_degradation,
+    open_picture,
+    output_options,
+    result_name,
+)
 from mrda_inference.web.security import Guard
 from mrda_inference.web.store import MOST_UPLOAD, Photo, Store, StoreFullError
 from mrda_inference.web.views import Box, Recent, after_view, before_view, jpeg, png
@@ -78,11 +87,11 @@ class Page:
 
     # ------------------------------------------------------------------------------------------------------ answers
     async def about(self, request: Request) -> Response:
-        """Version and models."""
+        """Version, models, formats, and which degradations can be chosen."""
         models = [
             {"name": model.name, "scale": model.scale, "purpose": model.purpose} for model in self.models.values()
         ]
-        return JSONResponse({"version": __version__, "models": models, "formats": FORMATS})
+        return JSONResponse({"version": __version__, "models": models, "formats": FORMATS, "ranges": RANGES})
 
     async def upload(self, request: Request) -> Response:
         """Take a file as the body of a request, its name in the query."""
@@ -119,13 +128,14 @@ class Page:
         column, row = (float(request.query_params.get(key, 0.5)) for key in ("x", "y"))
         if not (0 <= column <= 1 and 0 <= row <= 1):
             _refuse(400, f"x {column}, y {row}: must be 0 to 1")
-        job = Job(photo, "preview", lambda job: model.preview(self._picture(photo), column, row))
+        task = chosen_degradation(request.query_params)
+        job = Job(photo, "preview", lambda job: model.preview(self._picture(photo), column, row, task))
         return JSONResponse({"job": self.queue.submit(job).id}, 202)
 
     async def upscale(self, request: Request) -> Response:
         """Begin to upscale the whole photograph; the query has the options of mrda-upscale."""
         photo, model, query = self._photo(request), self._model(request), request.query_params
-        suffix, output = query.get("format", "png"), output_options(query)
+        suffix, output, task = query.get("format", "png"), output_options(query), chosen_degradation(query)
         if suffix not in FORMATS:
             _refuse(400, f"format {suffix}: choose {', '.join(FORMATS)}")
         target = photo.folder / "result" / result_name(photo.name, output, model.scale, suffix)
@@ -134,7 +144,7 @@ class Page:
 
         def work(job: Job) -> Whole:
             self.store.check_room()  # others may have taken it meanwhile
-            whole, pixels = model.whole(job, target, output)
+            whole, pixels = model.whole(job, target, output, task)
             self._results.put(job, pixels)
             return whole
 

@@ -31,7 +31,7 @@ class Job:
     photo: Photo
     kind: Literal["preview", "whole"]
     work: Callable[[Job], Any]
-    """Does it; what it returns is `result`. It calls `progress` and asks `cancelled`."""
+    """Does it, calling `progress`; what it returns is `result`."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: State = "waiting"
     done: int = 0
@@ -45,12 +45,15 @@ class Job:
     stop: bool = False
 
     def progress(self, done: int, total: int) -> None:
-        """So many tiles are done."""
-        self.done, self.total, self.ticked = done, total, monotonic()
+        """So many tiles are done.
 
-    def cancelled(self) -> bool:
-        """Whether nobody wants it any more."""
-        return self.stop
+        Raises:
+            Cancelled: nobody wants the others.
+        """
+        if self.stop:
+            raise Cancelled
+        if (done, total) != (self.done, self.total):
+            self.done, self.total, self.ticked = done, total, monotonic()
 
 
 class JobQueue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,11 @@ from PIL import ImageColor
 from torch import Tensor
 
 from mrda_arch.rdan_arch import modulation_maps
+from mrda_data.degradation import Task
+from mrda_inference.chosen_idr import parse, with_degradation
+from mrda_inference.found import Finder, words
 from mrda_inference.image_file import Picture, read_picture
-from mrda_inference.image_writer import write_pixels
-from mrda_inference.known_kernels import KnownKernel, Neighbour, estimate, known_kernels, nearest, words
+from mrda_inference.known_degradations import Known, Neighbour, known_degradations, nearest
 from mrda_inference.photograph import OutputOptions, restore_file, with_visible_colours
 from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
 from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
@@ -83,39 +85,46 @@ class Model:
         name: what it is called on the page.
         upscaler: does the work.
         purpose: what it is for, for visitors.
-        tells_blur: whether its representation is compared with those of known blurs; of a network that was trained on
-            more, their nearness says little.
+        kinds: of degradation that it was trained on, those of `known_degradations.KEYS`: these are told. The expert's
+            nearest kernels are those of a network that was trained on blur alone.
     """
 
-    def __init__(self, name: str, upscaler: Upscaler, purpose: str = "", tells_blur: bool = True) -> None:
+    def __init__(self, name: str, upscaler: Upscaler, purpose: str = "", kinds: Sequence[str] = ("blur",)) -> None:
         self.name, self.upscaler, self.scale = name, upscaler, upscaler.net.upscale
-        self.purpose, self.tells_blur = purpose, tells_blur
+        self.purpose, self.kinds = purpose, kinds
         hyper_parameters = upscaler.net.hyper_parameters(upscaler.net.state_dict())
         self._has_maps = hyper_parameters["modulation"] == "rdam"
 
     @cached_property
-    def known(self) -> list[KnownKernel]:
+    def known(self) -> list[Known]:
         """Degradations that it can name; takes some seconds, once."""
-        return known_kernels(self.upscaler.encode, self.scale)
+        return known_degradations(self.upscaler.encode, self.scale, self.kinds)
 
-    def whole(self, job: Job, target: Path, output: OutputOptions) -> tuple[Whole, np.ndarray]:
-        """Upscale the job's photograph to a file: the two halves of `upscale_file`, and the pixels between them."""
-        enlarged = restore_file(
-            job.photo.source, target, self.upscaler, output, progress=job.progress, cancelled=job.cancelled
-        )
-        notes = enlarged.notes + write_pixels(enlarged.pixels, enlarged.side, target, output.quality)
-        notes = [job.photo.in_own_words(note) for note in notes]
+    @cached_property
+    def finder(self) -> Finder:
+        """Tells what is in a photograph."""
+        return Finder(self.known)
+
+    def whole(
+        self, job: Job, target: Path, output: OutputOptions, task: Task | None = None
+    ) -> tuple[Whole, np.ndarray]:
+        """Upscale the job's photograph to a file as mrda-upscale does; the pixels, too."""
+        enlarged = restore_file(job.photo.source, target, self._upscaler(task), output, job.progress)
+        notes = [job.photo.in_own_words(note) for note in enlarged.write()]
         return Whole(target, enlarged.pixels.shape[:2], notes), enlarged.pixels
 
     @torch.inference_mode()
-    def preview(self, picture: Picture, column: float, row: float) -> Preview:
+    def preview(self, picture: Picture, column: float, row: float, task: Task | None = None) -> Preview:
         """Upscale a square around a place, given as shares of width and height, as the whole photograph would be.
 
+        With a task, as one under that degradation; what is found in it is told all the same.
         What is around the square counts as it does there: as much of it is restored, too, as tiles overlap.
         """
         colour = picture.colour
         region = _region_around(colour.shape[:2], column, row)
-        idr = self.upscaler.encode(self._tensor(colour[centre(*colour.shape[:2], IDR_PIXELS)]))
+        middle = self._tensor(colour[centre(*colour.shape[:2], IDR_PIXELS)])
+        own = self.upscaler.encode(middle)
+        idr = own if task is None else self._upscaler(task).encode(middle)
         top, left = max(region.top - OVERLAP, 0), max(region.left - OVERLAP, 0)
         around = colour[top : region.top + region.height + OVERLAP, left : region.left + region.width + OVERLAP]
         lq = self._tensor(around)
@@ -130,9 +139,12 @@ class Model:
             rdan = self.upscaler.net.rdan.to(self.upscaler.device)
             maps = modulation_maps(rdan, lq, idr).mean(0, keepdim=True)[None]
             maps = _part(maps, inside, 1)[0, 0].float().cpu().numpy()
-        found = words(estimate(self.known, idr.float())) if self.tells_blur else ""
-        neighbours = nearest(self.known, idr.float()) if self.tells_blur else []
+        found = words(self.finder.find(own)) if self.kinds else ""
+        neighbours = nearest(self.known, own.float()) if self.kinds == ("blur",) else []
         return Preview(region, before, after, found, neighbours, maps)
+
+    def _upscaler(self, task: Task | None) -> Upscaler:
+        return self.upscaler if task is None else with_degradation(self.upscaler, task)
 
     def _tensor(self, colour: np.ndarray) -> Tensor:
         return to_tensor(colour).to(self.upscaler.device).expand(1, 3, -1, -1)
@@ -153,6 +165,15 @@ def output_options(query: Mapping[str, str]) -> OutputOptions:
     outscale = float(query["outscale"]) if query.get("outscale") else None
     background = ImageColor.getrgb(query["background"])[:3] if query.get("background") else None
     return OutputOptions(**numbers, outscale=outscale, background=background, strip=query.get("strip") == "1")
+
+
+def chosen_degradation(query: Mapping[str, str]) -> Task | None:
+    """That of mrda-upscale's --as; None: as found.
+
+    Raises:
+        OptionError: no such degradation.
+    """
+    return parse(query["as"]) if query.get("as") else None
 
 
 def result_name(name: str, output: OutputOptions, scale: int, suffix: str) -> str:

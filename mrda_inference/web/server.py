@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mrda_inference.backends import extra
+from mrda_inference.known_degradations import KEYS
 from mrda_inference.upscaler import MODELS, open_upscaler
 from mrda_inference.web import FIRST_PORT, texts
 from mrda_inference.web.security import is_loopback, known_hosts
@@ -99,16 +100,19 @@ def _models(args: argparse.Namespace) -> list[Model]:
     if not names:
         names = {name: known for name, known in MODELS.items() if known.weights in shipped_names()}
     return [
-        Model(name, open_upscaler(weights, args.device, backend=args.backend), purpose, tells_blur(weights))
+        Model(name, open_upscaler(weights, args.device, backend=args.backend), purpose, told_kinds(weights))
         for name, (weights, purpose) in names.items()
     ]
 
 
-def tells_blur(weights: str) -> bool:
-    """Whether a student was trained on isotropic blur alone: of what others saw, blur alone is not what they tell."""
+def told_kinds(weights: str) -> tuple[str, ...]:
+    """Kinds of degradation that a student was trained on, as far as they are known degradations."""
     path = shipped_weights(weights) if weights.startswith(PREFIX) else Path(weights)
     origin = checkpoint.load(path).get("mrda")
-    return isinstance(origin, dict) and str(origin.get("degradation")).startswith("type isotropic")
+    degradation = str(origin.get("degradation")) if isinstance(origin, dict) else ""
+    if "photo" in degradation:  # or a mixture with it
+        return tuple(KEYS)
+    return ("blur",) if degradation.startswith("type isotropic") else ()
 
 
 def listening_socket(host: str, port: int | None) -> socket.socket:

@@ -10,7 +10,7 @@ from mrda_arch import MRDANet
 from mrda_data.degradation.photo import photo_degrade
 from mrda_inference.chosen_idr import parse
 from mrda_inference.command_line import upscale_files
-from mrda_inference.known_kernels import reference_crops
+from mrda_inference.known_degradations import reference_crops
 from mrda_inference.upscaler import MODELS
 from mrda_utils.errors import OptionError
 from mrda_utils.seeding import torch_generator

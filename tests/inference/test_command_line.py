@@ -349,7 +349,7 @@ def story(folder, monkeypatch):
     for name in "bcd":
         Path(f"photos/{name}.png").write_bytes(Path("photos/a.png").read_bytes())
     Path("photos/sub/b.png").unlink()
-    restore_file, write = command_line.restore_file, command_line.write_pixels
+    restore_file, write = command_line.restore_file, photograph.write_pixels
 
     def restore(source, *arguments, **options):
         story.append(f"restores {source.name}")
@@ -363,7 +363,7 @@ def story(folder, monkeypatch):
         return notes
 
     monkeypatch.setattr(command_line, "restore_file", restore)
-    monkeypatch.setattr(command_line, "write_pixels", slow)
+    monkeypatch.setattr(photograph, "write_pixels", slow)
     return story
 
 
@@ -392,7 +392,7 @@ def test_memory_that_is_short_for_the_file_itself_is_told(story, capsys, monkeyp
     def refuse(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(command_line, "write_pixels", refuse)
+    monkeypatch.setattr(photograph, "write_pixels", refuse)
     assert upscaled("-i", "photos", "-o", "out") == 1
     assert capsys.readouterr().err.count("out of memory; choose a smaller --tile") == 4
 
@@ -401,7 +401,7 @@ def test_a_fault_of_the_writer_is_not_swallowed(story, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(command_line, "write_pixels", fail)
+    monkeypatch.setattr(photograph, "write_pixels", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         upscaled("-i", "photos", "-o", "out")
 

@@ -19,7 +19,7 @@ from mrda_arch import MRDANet
 from mrda_data.images import ImageError
 from mrda_inference import canvas, command_line, image_writer, photograph
 from mrda_inference.image_file import read_picture
-from mrda_inference.photograph import Cancelled, OutputOptions, TooLargeError, upscale_file, with_visible_colours
+from mrda_inference.photograph import Cancelled, OutputOptions, TooLargeError, restore_file, with_visible_colours
 from mrda_inference.upscaler import Upscaler
 from mrda_utils import files
 from mrda_utils.errors import OptionError
@@ -91,7 +91,7 @@ def test_exif_xmp_profile_and_resolution_go_with_the_picture(upscaler, photo, tm
     else:
         options["xmp"] = XMP
     path = photo(ramp(), f"in{source}", **options)
-    assert upscale_file(path, tmp_path / f"out{suffix}", upscaler) == []
+    assert restore_file(path, tmp_path / f"out{suffix}", upscaler).write() == []
     with Image.open(tmp_path / f"out{suffix}") as image:
         image.load()
         assert image.size == (96, 128)  # upright
@@ -129,7 +129,7 @@ def test_the_thumbnail_does_not_stay_behind(upscaler, tmp_path):
     block = block[:at] + struct.pack(">I", start) + block[at + 4 :] + directory + thumbnail
     Image.fromarray(ramp()).save(tmp_path / "in.jpg", exif=block)
     assert b"THUMBNAIL" in (tmp_path / "in.jpg").read_bytes()
-    upscale_file(tmp_path / "in.jpg", tmp_path / "out.jpg", upscaler)
+    restore_file(tmp_path / "in.jpg", tmp_path / "out.jpg", upscaler).write()
     data = (tmp_path / "out.jpg").read_bytes()
     assert b"Camera" in data
     assert b"THUMBNAIL" not in data
@@ -137,7 +137,7 @@ def test_the_thumbnail_does_not_stay_behind(upscaler, tmp_path):
 
 def test_strip_leaves_all_but_the_colour_profile_out(upscaler, photo, tmp_path):
     path = photo(ramp(), "in.jpg", exif=camera_exif(), icc_profile=SRGB, dpi=(300, 300), xmp=XMP)
-    upscale_file(path, tmp_path / "out.png", upscaler, OutputOptions(strip=True))
+    restore_file(path, tmp_path / "out.png", upscaler, OutputOptions(strip=True)).write()
     with Image.open(tmp_path / "out.png") as image:
         image.load()
         assert image.info["icc_profile"] == SRGB
@@ -150,7 +150,7 @@ def test_strip_leaves_all_but_the_colour_profile_out(upscaler, photo, tmp_path):
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_a_damaged_profile_is_dropped_with_a_line_and_the_picture_is_kept(upscaler, photo, tmp_path, length, suffix):
     path = photo(ramp(), "in.jpg", icc_profile=length)
-    notes = upscale_file(path, tmp_path / f"out{suffix}", upscaler)
+    notes = restore_file(path, tmp_path / f"out{suffix}", upscaler).write()
     assert notes == ["its colour profile is damaged and was left out"]
     with Image.open(tmp_path / f"out{suffix}") as image:
         image.load()
@@ -160,7 +160,7 @@ def test_a_damaged_profile_is_dropped_with_a_line_and_the_picture_is_kept(upscal
 
 def test_a_long_profile_goes_into_several_segments_of_a_jpeg(upscaler, photo, tmp_path):
     profile = (len(SRGB) + 150_000).to_bytes(4, "big") + SRGB[4:] + noise(150_000).tobytes()
-    upscale_file(photo(ramp(), icc_profile=profile), tmp_path / "out.jpg", upscaler)
+    restore_file(photo(ramp(), icc_profile=profile), tmp_path / "out.jpg", upscaler).write()
     with Image.open(tmp_path / "out.jpg") as image:
         assert image.info["icc_profile"] == profile
 
@@ -174,7 +174,7 @@ def test_the_meaning_of_png_values_is_kept_or_said(upscaler, photo, tmp_path, su
     PngImagePlugin.putchunk(file, b"gAMA", struct.pack(">I", 100_000))
     PngImagePlugin.putchunk(file, b"cICP", bytes([9, 16, 0, 1]))
     gamma.write_bytes(data[:33] + file.getvalue() + data[33:])
-    notes = upscale_file(gamma, tmp_path / f"out{suffix}", upscaler)
+    notes = restore_file(gamma, tmp_path / f"out{suffix}", upscaler).write()
     written = (tmp_path / f"out{suffix}").read_bytes()
     if suffix == ".png":
         assert notes == []
@@ -185,7 +185,7 @@ def test_the_meaning_of_png_values_is_kept_or_said(upscaler, photo, tmp_path, su
 
 def test_damaged_exif_is_dropped_with_a_line(upscaler, photo, tmp_path):
     path = photo(ramp(), "in.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x0f\0\x02\x7f\xff\xff\xff" * 9)
-    notes = upscale_file(path, tmp_path / "out.jpg", upscaler)
+    notes = restore_file(path, tmp_path / "out.jpg", upscaler).write()
     assert len(notes) <= 1
     with Image.open(tmp_path / "out.jpg") as image:
         image.load()
@@ -204,7 +204,9 @@ def disc(inside, outside, size=32):
 def test_no_rim_appears_round_a_disc(photo, tmp_path):
     from mrda_inference.upscaler import open_upscaler
 
-    upscale_file(photo(disc(255, 0)), tmp_path / "out.png", open_upscaler("shipped:mrda_lite_x4_student", device="cpu"))
+    restore_file(
+        photo(disc(255, 0)), tmp_path / "out.png", open_upscaler("shipped:mrda_lite_x4_student", device="cpu")
+    ).write()
     image = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
     over_white = np.rint((image[..., :3] * image[..., 3:] + 255 * (255 - image[..., 3:])) / 255)
     assert over_white.min() == 255
@@ -222,18 +224,18 @@ def test_hidden_colours_are_those_of_the_nearest_visible(photo):
 
 def test_alpha_that_is_opaque_is_none(upscaler, photo, tmp_path):
     rgba = np.dstack([ramp(), np.full((24, 32), 255, np.uint8)])
-    upscale_file(photo(rgba), tmp_path / "out.jpg", upscaler)
-    upscale_file(photo(rgba), tmp_path / "out.png", upscaler)
+    restore_file(photo(rgba), tmp_path / "out.jpg", upscaler).write()
+    restore_file(photo(rgba), tmp_path / "out.png", upscaler).write()
     with Image.open(tmp_path / "out.png") as image:
         assert image.mode == "RGB"
     with pytest.raises(ImageError, match=r"\.jpg holds no alpha; choose png or webp, or --background"):
-        upscale_file(photo(disc(9, 9)), tmp_path / "other.jpg", upscaler)
+        restore_file(photo(disc(9, 9)), tmp_path / "other.jpg", upscaler).write()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_a_background_shows_through(upscaler, photo, tmp_path, mode):
     image = Image.fromarray(disc(40, 255)).convert(mode)
-    upscale_file(photo(image), tmp_path / "out.png", upscaler, OutputOptions(background=(200, 100, 0)))
+    restore_file(photo(image), tmp_path / "out.png", upscaler, OutputOptions(background=(200, 100, 0))).write()
     expected = Image.new("RGBA", image.size, (200, 100, 0))
     expected.alpha_composite(image.convert("RGBA"))
     found = np.asarray(Image.open(tmp_path / "out.png"))[::4, ::4]
@@ -262,7 +264,7 @@ def resized(picture, size, resampling):
 )
 def test_the_size_is_what_is_asked_for_and_the_filter_is_antialiased(upscaler, photo, tmp_path, options, size):
     rgba = np.dstack([noise(24, 32, 3), ramp()[..., 0]])
-    upscale_file(photo(rgba), tmp_path / "out.png", upscaler, OutputOptions(**options))
+    restore_file(photo(rgba), tmp_path / "out.png", upscaler, OutputOptions(**options)).write()
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == size
         colour, alpha = np.asarray(image)[..., :3].astype(int), np.asarray(image)[..., 3].astype(int)
@@ -282,7 +284,7 @@ def test_a_picture_of_several_strips_is_resized_as_a_whole_one():
 
 def test_sixteen_bits_stay_sixteen_bits_at_another_size(upscaler, photo, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 65536, (20, 20, 3), dtype=np.uint16))
-    upscale_file(tmp_path / "a.png", tmp_path / "out.png", upscaler, OutputOptions(outscale=2))
+    restore_file(tmp_path / "a.png", tmp_path / "out.png", upscaler, OutputOptions(outscale=2)).write()
     found = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
     assert found.dtype == np.uint16
     assert found.shape == (40, 40, 3)
@@ -292,12 +294,12 @@ def test_sixteen_bits_stay_sixteen_bits_at_another_size(upscaler, photo, tmp_pat
 def test_quality_is_that_of_the_encoder(upscaler, photo, tmp_path):
     sizes = []
     for quality in (5, 50, None, 100):
-        upscale_file(photo(noise(24, 32, 3)), tmp_path / "out.jpg", upscaler, OutputOptions(quality))
+        restore_file(photo(noise(24, 32, 3)), tmp_path / "out.jpg", upscaler, OutputOptions(quality)).write()
         sizes.append((tmp_path / "out.jpg").stat().st_size)
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == 4
-    upscale_file(photo(noise(24, 32, 3)), tmp_path / "out.webp", upscaler)
-    upscale_file(photo(noise(24, 32, 3)), tmp_path / "small.webp", upscaler, OutputOptions(20))
+    restore_file(photo(noise(24, 32, 3)), tmp_path / "out.webp", upscaler).write()
+    restore_file(photo(noise(24, 32, 3)), tmp_path / "small.webp", upscaler, OutputOptions(20)).write()
     assert (tmp_path / "small.webp").stat().st_size < (tmp_path / "out.webp").stat().st_size
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.webp"))[::4, ::4], noise(24, 32, 3))
 
@@ -323,11 +325,17 @@ def test_options_out_of_range_are_refused(options, message):
 def test_progress_is_told_and_the_work_can_be_stopped(upscaler, photo, tmp_path):
     told = []
     small = upscaler._replace(tile=20, overlap=4)
-    upscale_file(photo(noise(30, 50, 3)), tmp_path / "out.png", small, progress=lambda *at: told.append(at))
-    assert told == [(done, 6) for done in range(7)]
+    restore_file(photo(noise(30, 50, 3)), tmp_path / "out.png", small, progress=lambda *at: told.append(at)).write()
+    assert list(dict.fromkeys(told)) == [(done, 6) for done in range(7)]
+    assert told == sorted(told)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png"))[::4, ::4], noise(30, 50, 3))
+
+    def stop(done, total):
+        if done == 2:
+            raise Cancelled
+
     with pytest.raises(Cancelled):
-        upscale_file(photo(noise(30, 50, 3)), tmp_path / "new.png", small, cancelled=lambda: len(told) > 3)
+        restore_file(photo(noise(30, 50, 3)), tmp_path / "new.png", small, progress=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.png"]
 
 
@@ -338,12 +346,12 @@ def test_memory_that_cannot_do_is_told_before_the_network_runs(upscaler, photo, 
     busy = upscaler._replace(restore=restore, encode=restore)
     monkeypatch.setattr(photograph, "available_memory", lambda: 1000)
     with pytest.raises(TooLargeError, match=r"a\.png: takes 0\.\d GB of memory and 0\.0 GB are free; choose a smaller"):
-        upscale_file(photo(ramp()), tmp_path / "out.png", busy)
+        restore_file(photo(ramp()), tmp_path / "out.png", busy).write()
 
 
 def test_a_picture_above_what_memory_allows_goes_through_a_file(upscaler, photo, tmp_path, monkeypatch):
     path = photo(noise(30, 50, 3))
-    upscale_file(path, tmp_path / "in_memory.png", upscaler)
+    restore_file(path, tmp_path / "in_memory.png", upscaler).write()
     mapped = []
 
     def memmap(*arguments, **options):
@@ -353,7 +361,7 @@ def test_a_picture_above_what_memory_allows_goes_through_a_file(upscaler, photo,
     np_memmap = np.memmap
     monkeypatch.setattr(np, "memmap", memmap)
     monkeypatch.setattr(canvas, "available_memory", lambda: 1000)
-    upscale_file(path, tmp_path / "mapped.png", upscaler)
+    restore_file(path, tmp_path / "mapped.png", upscaler).write()
     assert len(mapped) == 1
     assert (tmp_path / "mapped.png").read_bytes() == (tmp_path / "in_memory.png").read_bytes()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "in_memory.png", "mapped.png"]
@@ -363,7 +371,7 @@ def test_a_picture_above_what_memory_allows_goes_through_a_file(upscaler, photo,
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ImageError, match=r"there is no room for it \(No space left on device\)"):
-        upscale_file(path, tmp_path / "mapped.png", upscaler)
+        restore_file(path, tmp_path / "mapped.png", upscaler).write()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
@@ -379,7 +387,7 @@ def test_what_an_encoder_does_not_write_whole_is_no_output(upscaler, photo, tmp_
     for fault in (half, lambda *arguments: False):
         monkeypatch.setattr(cv2, "imwriteWithMetadata", fault)
         with pytest.raises(ImageError, match=rf"out{suffix}: cannot be encoded"):
-            upscale_file(photo(noise(24, 32, 3)), tmp_path / f"out{suffix}", upscaler)
+            restore_file(photo(noise(24, 32, 3)), tmp_path / f"out{suffix}", upscaler).write()
     assert (tmp_path / f"out{suffix}").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -395,7 +403,7 @@ def test_a_disk_that_is_full_while_encoding_is_told_as_such(upscaler, photo, tmp
     monkeypatch.setattr(cv2, "imwriteWithMetadata", limited)
     try:
         with pytest.raises(WriteError, match=r"out\.png: cannot be written \(File too large\)"):
-            upscale_file(path, tmp_path / "out.png", upscaler)
+            restore_file(path, tmp_path / "out.png", upscaler).write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
@@ -410,7 +418,7 @@ def test_nothing_is_computed_for_a_folder_that_takes_no_file(upscaler, photo, tm
 
     monkeypatch.setattr(photograph.tempfile, "TemporaryFile", refuse)
     with pytest.raises(WriteError, match=r"out\.png: cannot be written \(Read-only file system\)") as caught:
-        upscale_file(photo(ramp()), tmp_path / "out.png", upscaler._replace(restore=restore))
+        restore_file(photo(ramp()), tmp_path / "out.png", upscaler._replace(restore=restore)).write()
     assert caught.value.of_any_file
 
 
@@ -461,7 +469,7 @@ def test_the_first_failure_of_a_full_disk_ends_a_batch(photo, tmp_path, monkeypa
             raise files.WriteError("out/a.png: cannot be written (No space left on device)") from error
 
     monkeypatch.setattr(command_line, "restore_file", counted)
-    monkeypatch.setattr(command_line, "write_pixels", full)
+    monkeypatch.setattr(photograph, "write_pixels", full)
     options = ["--device", "cpu", "--weights", "shipped:mrda_lite_x4_student"]
     with pytest.raises(WriteError, match="No space left"):
         command_line.upscale_files(["-i", str(tmp_path), "-o", str(tmp_path / "out"), *options])
@@ -482,7 +490,7 @@ def test_no_line_of_a_codec_reaches_the_terminal(upscaler, photo, tmp_path, capf
     (tmp_path / "odd.jpg").write_bytes(jpeg)
     for name in ("a.png", "cut.png", "wrong.png", "odd.jpg"):
         try:
-            upscale_file(tmp_path / name, tmp_path / "out.png", upscaler)
+            restore_file(tmp_path / name, tmp_path / "out.png", upscaler).write()
         except ImageError:
             assert name in ("cut.png", "wrong.png", "odd.jpg")
     assert capfd.readouterr() == ("", "")

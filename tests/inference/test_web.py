@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 
 from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
-from mrda_inference.photograph import OutputOptions, upscale_file
+from mrda_inference.chosen_idr import parse, with_degradation
+from mrda_inference.known_degradations import Known
+from mrda_inference.photograph import OutputOptions, restore_file
 from mrda_inference.upscaler import MODELS, open_upscaler
 from mrda_utils.resize import imresize
 
@@ -32,7 +34,7 @@ from mrda_inference.web import models, store  # noqa: E402  (what they need may 
 from mrda_inference.web.app import Page  # noqa: E402
 from mrda_inference.web.models import Model  # noqa: E402
 from mrda_inference.web.security import known_hosts  # noqa: E402
-from mrda_inference.web.server import tells_blur  # noqa: E402
+from mrda_inference.web.server import told_kinds  # noqa: E402
 from mrda_inference.web.store import Store  # noqa: E402
 
 
@@ -47,16 +49,14 @@ def upscaler(tmp_path):
 @pytest.fixture
 def page(tmp_path, upscaler, monkeypatch):
     """A page that is served in this process: `page.ask(...)`."""
-    monkeypatch.setattr(models, "known_kernels", toy_kernels)
+    monkeypatch.setattr(models, "known_degradations", toy_kernels)
     (tmp_path / "store").mkdir()
     with served([Model("toy", upscaler)], tmp_path / "store") as page:
         yield page
 
 
-def toy_kernels(encode, scale):
-    from mrda_inference.known_kernels import KnownKernel
-
-    return [KnownKernel(f"width {i}", {"blur": float(i)}, np.eye(3) / 3, torch.rand(2, 16)) for i in (0, 2, 3)]
+def toy_kernels(encode, scale, kinds):
+    return [Known({"sigma": float(i)} if i else {}, torch.rand(2, 16)) for i in (0, 2, 3)]
 
 
 class Answer:
@@ -142,7 +142,7 @@ def test_the_result_is_the_file_that_the_command_line_writes(page, upscaler, tmp
     exif[0x010F] = "a camera"
     data = photograph(format="JPEG", exif=exif)
     (tmp_path / "IMG_0412.jpg").write_bytes(data)
-    upscale_file(tmp_path / "IMG_0412.jpg", tmp_path / name, upscaler, output)
+    restore_file(tmp_path / "IMG_0412.jpg", tmp_path / name, upscaler, output).write()
     job, status = done(page, sent(page, "IMG_0412.jpg", data), **options)
     answer = page.ask("GET", f"/jobs/{job}/file")
     assert answer.body == (tmp_path / name).read_bytes()
@@ -153,6 +153,33 @@ def test_the_result_is_the_file_that_the_command_line_writes(page, upscaler, tmp
     assert (status["name"], status["bytes"], status["share"]) == (name, len(answer.body), 1.0)
 
 
+def test_a_photograph_is_taken_for_what_the_visitor_chooses(page, tmp_path, upscaler):
+    encode = upscaler.encode
+    upscaler = upscaler._replace(encode=lambda lq: 100 * encode(lq), tile=None)  # so that the representation shows
+    page.models["toy"].upscaler = upscaler
+    (tmp_path / "a.png").write_bytes(photograph())
+    chosen = with_degradation(upscaler, parse("blur=2.4"))
+    restore_file(tmp_path / "a.png", tmp_path / "b.png", chosen).write()
+    photo = sent(page)
+    results = [page.ask("GET", f"/jobs/{done(page, photo, **how)[0]}/file").body for how in ({}, {"as": "blur=2.4"})]
+    assert results[1] == (tmp_path / "b.png").read_bytes() != results[0]
+
+    previews, words = [], []
+    for how in ({}, {"as": "blur=2.4"}):
+        job = page.ask("POST", f"/photos/{photo}/preview", **how).json["job"]
+        words.append(ended(page, job)["found"])
+        previews.append(np.asarray(Image.open(io.BytesIO(page.ask("GET", f"/jobs/{job}/view/after").body))).astype(int))
+    assert words[0] == words[1]
+    whole = np.asarray(Image.open(tmp_path / "b.png"))
+    assert np.abs(previews[1] - whole).max() <= 1
+    assert (previews[0] != previews[1]).any()
+
+    for kind in ("upscale", "preview"):
+        answer = page.ask("POST", f"/photos/{photo}/{kind}", **{"as": "blur=9"})
+        assert (answer.status, answer.text) == (422, "as blur=9: blur takes a number from 0.2 to 4")
+    assert page.ask("GET", "/about").json["ranges"]["blur"] == [0.2, 4.0]
+
+
 def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
     pixels = np.random.default_rng(0).integers(0, 2**16, (12, 9), dtype=np.uint16)
     deep = io.BytesIO()
@@ -160,7 +187,7 @@ def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
     for data, mode in ((photograph((9, 12), mode="RGBA"), "RGBA"), (deep.getvalue(), "I;16")):
         job, _ = done(page, sent(page, data=data))
         (tmp_path / "a.png").write_bytes(data)
-        upscale_file(tmp_path / "a.png", tmp_path / "b.png", upscaler)
+        restore_file(tmp_path / "a.png", tmp_path / "b.png", upscaler).write()
         answer = page.ask("GET", f"/jobs/{job}/file")
         assert answer.body == (tmp_path / "b.png").read_bytes()
         assert Image.open(io.BytesIO(answer.body)).mode == mode
@@ -169,7 +196,7 @@ def test_gray_16_bits_and_alpha_go_through(page, tmp_path, upscaler):
 
 def test_a_background_is_laid_behind_transparency(page, tmp_path, upscaler):
     (tmp_path / "a.png").write_bytes(photograph((20, 12), mode="RGBA"))
-    upscale_file(tmp_path / "a.png", tmp_path / "b.jpg", upscaler, OutputOptions(background=(255, 0, 16)))
+    restore_file(tmp_path / "a.png", tmp_path / "b.jpg", upscaler, OutputOptions(background=(255, 0, 16))).write()
     photo = sent(page, data=(tmp_path / "a.png").read_bytes())
     job, _ = done(page, photo, format="jpg", background="#ff0010")
     assert page.ask("GET", f"/jobs/{job}/file").body == (tmp_path / "b.jpg").read_bytes()
@@ -261,8 +288,8 @@ def test_a_preview_is_the_same_part_of_the_whole_result(page, upscaler, monkeypa
 def test_what_was_found_is_said_in_words_and_for_experts(page, upscaler):
     job = page.ask("POST", f"/photos/{sent(page)}/preview").json["job"]
     status = ended(page, job)
-    assert status["found"].startswith(("blurred, about ", "sharp; "))
-    assert status["found"].endswith("; noise and JPEG compression are not looked for")
+    assert status["found"].startswith(("blurred, about ", "no strong blur; ", "not sure about blur; "))
+    assert status["found"].endswith("; not looked for: noise and JPEG artefacts")
     assert len(status["kernels"]) == 3
     lq = torch.from_numpy(np.array(Image.open(io.BytesIO(photograph())))).permute(2, 0, 1)[None] / 255
     maps = modulation_maps(upscaler.net, lq).mean(0)
@@ -272,21 +299,26 @@ def test_what_was_found_is_said_in_words_and_for_experts(page, upscaler):
     assert heat.size == (600, 160)
 
 
-def test_of_a_network_that_was_trained_on_more_than_blur_nothing_is_told(page, upscaler):
-    page.models["toy"] = Model("toy", upscaler, "any photograph", tells_blur=False)
+def test_of_a_network_of_unknown_training_nothing_is_told(page, upscaler):
+    page.models["toy"] = Model("toy", upscaler, "any photograph", kinds=())
     status = ended(page, page.ask("POST", f"/photos/{sent(page)}/preview").json["job"])
     assert (status["found"], status["kernels"]) == ("", [])
     assert page.ask("GET", "/about").json["models"] == [{"name": "toy", "scale": 4, "purpose": "any photograph"}]
 
 
 def test_what_a_network_was_trained_on_is_read_off_its_file(tmp_path):
-    assert [tells_blur(model.weights) for model in MODELS.values()] == [False, True]
-    for name, origin in (("photo", {"degradation": "type photo, blur_prob 0.5"}), ("unknown", None)):
-        file = tmp_path / f"{name}.pth"
-        torch.save({"params": MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict(), "mrda": origin}, file)
-        if origin is None:
-            torch.save({"params": MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict()}, file)
-        assert not tells_blur(str(file))
+    told = {name: told_kinds(model.weights) for name, model in MODELS.items()}
+    assert told == {name: ("blur",) if name == "blur" else ("blur", "noise", "jpeg") for name in MODELS}
+    file, params = tmp_path / "own.pth", MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict()
+    for origin, kinds in (
+        ({"degradation": "type photo, blur_prob 0.5"}, ("blur", "noise", "jpeg")),
+        ({"degradation": "type anisotropic, sigma_x [0.5, 4]"}, ()),
+        ({}, ()),
+    ):
+        torch.save({"params": params, "mrda": origin}, file)
+        assert told_kinds(str(file)) == kinds
+    torch.save({"params": params}, file)
+    assert told_kinds(str(file)) == ()
 
 
 def test_a_network_without_maps_has_a_page_without_map(page, tmp_path):

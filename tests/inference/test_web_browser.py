@@ -171,6 +171,35 @@ def test_several_photographs_errors_and_another_place(page, browser, files):  # 
     window.until(lambda: window.is_shown("#save") and not window.is_shown("#work"))
 
 
+def test_a_photograph_is_taken_for_a_blurred_one(page, browser, files):  # noqa: F811
+    from selenium.webdriver.support.ui import Select
+
+    window = Window(browser, page, 390)
+    window.choose(files / "a.png")
+    window.until(lambda: window.text("#found"))
+    assert not window.is_shown("#strength-field")
+
+    def job():
+        return window.script("return document.querySelector('#after .overview')?.src.split('/').at(-3)")
+
+    before = window.until(job)
+    Select(window.find("[name=kind]")).select_by_value("blur")
+    assert window.text("#strength") == "by 2 pixels of the result"
+    first = window.until(lambda: job() != before and job())
+    window.find("[name=strength]").send_keys("\ue014")  # arrow right
+    assert window.text("#strength") == "by 2.2 pixels of the result"
+    window.until(lambda: job() != first)
+    asked = window.script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert any("preview?" in name and "as=blur%3D2.2" in name for name in asked)
+    window.find("#go").click()
+    window.until(lambda: window.is_shown("#save"))
+    asked = window.script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert any("upscale?" in name and "as=blur%3D2.2" in name for name in asked)
+    Select(window.find("[name=kind]")).select_by_value("")
+    assert not window.is_shown("#strength-field")
+    assert window.has_no_errors()
+
+
 def test_work_can_be_cancelled(page, browser, files):  # noqa: F811
     import threading
 

@@ -68,11 +68,10 @@ async function attempt(photo, action) {
   render();
 }
 
-const preview = (photo, x, y) =>
+const preview = (photo, x = photo.place?.x ?? 0.5, y = photo.place?.y ?? 0.5) =>
   attempt(photo, async () => {
-    const { job } = await withPhoto(photo, () =>
-      ask("POST", `photos/${photo.id}/preview`, { x, y, model: options.model.value }),
-    );
+    const { model, as } = chosenOptions();
+    const { job } = await withPhoto(photo, () => ask("POST", `photos/${photo.id}/preview`, { x, y, model, as }));
     photo.place = { x, y };
     if (await follow(photo, "preview", job)) {
       photo.known = photo.preview;
@@ -92,7 +91,7 @@ const upscale = (photo) =>
   });
 
 function chosenOptions() {
-  const { format, quality, size, width, background, strip, model } = options;
+  const { format, quality, size, width, background, strip, model, kind, strength } = options;
   return {
     format: format.value,
     quality: format.value === "png" ? "" : quality.value,
@@ -101,7 +100,24 @@ function chosenOptions() {
     background: format.value === "jpg" ? background.value : "",
     strip: strip.value,
     model: model.value,
+    as: kind.value in STRENGTHS ? `${kind.value}=${strength.value}` : kind.value,
   };
+}
+
+// what visitors take a photograph for: its slider's step, first value and words
+const STRENGTHS = {
+  blur: { step: 0.2, value: 2, words: (value) => `by ${value} pixels of the result` },
+  noise: { step: 1, value: 10, words: (value) => `noise ${value} of 255` },
+  jpeg: { step: 1, value: 50, words: (value) => `of quality ${value}` },
+};
+
+function showStrength(isNew) {
+  const chosen = STRENGTHS[options.kind.value];
+  byId("strength-field").hidden = !chosen;
+  if (!chosen) return;
+  const [min, max] = about.ranges[options.kind.value];
+  if (isNew) Object.assign(options.strength, { min, max, step: chosen.step, value: chosen.value });
+  byId("strength").textContent = chosen.words(options.strength.value);
 }
 
 // ---------------------------------------------------------------------------------------------------- what is shown
@@ -243,7 +259,7 @@ function select(photo) {
   current = photo;
   showPicture();
   render();
-  if (photo.id && !photo.preview) preview(photo, 0.5, 0.5);
+  if (photo.id && !photo.preview) preview(photo);
 }
 
 async function add(files) {
@@ -302,17 +318,19 @@ byId("map-of-photo").addEventListener("click", (event) => {
   preview(current, (event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height);
 });
 options.addEventListener("submit", (event) => event.preventDefault());
-options.addEventListener("input", (event) => {
+for (const kind of ["input", "change"]) options.addEventListener(kind, chosen); // not every browser sends both
+
+function chosen({ type, target }) {
   byId("width-field").hidden = options.size.value !== "width";
   options.quality.closest("label").hidden = options.format.value === "png";
   byId("background-field").hidden = options.format.value !== "jpg";
   options.quality.placeholder = options.format.value === "webp" ? "lossless" : "95";
-  if (event.target === options.model) {
-    fillSizes();
-    if (current?.id) preview(current, current.place?.x ?? 0.5, current.place?.y ?? 0.5);
-  }
+  if (target === options.model) fillSizes();
+  showStrength(target === options.kind);
   render();
-});
+  const isShown = [options.model, options.kind, options.strength].includes(target);
+  if (type === "change" && isShown && current?.id) preview(current);
+}
 
 function fillSizes() {
   const { scale, purpose } = about.models.find(({ name }) => name === options.model.value);

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
 from mrda_arch import DEN, network_from_file
 from mrda_data.degradation.classic import classic_degrade
-from mrda_inference.known_kernels import NO_BLUR, KnownKernel, estimate, known_kernels, nearest, reference_crops
+from mrda_inference.known_degradations import KEYS, Known, degraded, known_degradations, nearest, reference_crops
 from mrda_utils.seeding import torch_generator
 from mrda_utils.shipped import shipped_weights
 
@@ -19,7 +21,7 @@ def encode():
 
 @pytest.fixture(scope="module", params=[2, 4])
 def known(request, encode):
-    return request.param, known_kernels(encode, request.param)
+    return request.param, known_degradations(encode, request.param, ["blur"])
 
 
 def test_known_are_no_blur_and_the_gaussian8_kernels(known):
@@ -28,15 +30,29 @@ def test_known_are_no_blur_and_the_gaussian8_kernels(known):
     assert [kernel.name for kernel in kernels] == ["no blur", *(f"width {w:.2f}" for w in np.linspace(*widths, 8))]
     distance = np.abs(np.arange(21) - 10)
     for kernel, width in zip(kernels[1:], np.linspace(*widths, 8), strict=True):
-        assert kernel.degradation == {"blur": pytest.approx(width)}
+        assert kernel.task == {"sigma": pytest.approx(width)}
         one_axis = np.exp(-0.5 * (distance / width) ** 2)
         np.testing.assert_allclose(kernel.kernel, np.outer(one_axis, one_axis) / one_axis.sum() ** 2, atol=1e-6)
     assert np.array_equal(np.argwhere(kernels[0].kernel), [[10, 10]])
 
 
+def test_of_several_kinds_every_combination_is_known(encode):
+    known = known_degradations(encode, 4, list(KEYS))
+    expected = [
+        {key: value for key, value in zip(KEYS.values(), values, strict=True) if value}
+        for values in product((0, 1.8, 2.4, 3.0), (0, 10, 15), (0, 60, 30))
+    ]
+    assert [one.task for one in known] == [pytest.approx(task) for task in expected]
+    both = next(one for one in known if one.task.keys() == {"noise_sigma_255", "jpeg_quality"})
+    lq = degraded(reference_crops(4), both.task, 4)
+    torch.testing.assert_close(both.idrs, encode(lq))
+    gray = lq - lq.mean(1, keepdim=True)  # noise is each channel's own
+    assert (gray - (degraded(reference_crops(4), {}, 4) - lq.mean(1, keepdim=True))).std() > 0.01
+
+
 def test_the_shipped_student_tells_sharp_photographs_from_blurred_ones():
     net = network_from_file(shipped_weights("shipped:mrda_lite_x4_student")).requires_grad_(False)
-    kernels, crop = known_kernels(net.den, 4), reference_crops(4)[:1]
+    kernels, crop = known_degradations(net.den, 4, ["blur"]), reference_crops(4)[:1]
     for width, name in ((0.0, "no blur"), (3.2, "width 3.20")):
         task = {"sigma_x": width, "sigma_y": width, "theta": 0.0, "noise_sigma_255": 0.0}
         lq = classic_degrade(crop, task, 4, 21, torch_generator(0, "any"))
@@ -55,39 +71,12 @@ def test_contrast_hardly_turns_the_shipped_students_representation():
     assert torch.cat(turns).mean() < 15
 
 
-def test_the_shipped_student_estimates_the_blur_of_photographs():
-    """Of the references, each scene left out in turn; 0.14 pixels with the weights of today, no blur exactly."""
-    net = network_from_file(shipped_weights("shipped:mrda_lite_x4_student")).requires_grad_(False)
-    kernels, errors = known_kernels(net.den, 4), []
-    for scene in range(len(kernels[0].idrs)):
-        others = [index for index in range(len(kernels[0].idrs)) if index != scene]
-        rest = [kernel._replace(idrs=kernel.idrs[others]) for kernel in kernels]
-        for kernel in kernels:
-            found = estimate(rest, kernel.idrs[scene : scene + 1])["blur"]
-            errors.append(abs(found - kernel.degradation["blur"]))
-            assert (found < NO_BLUR) is (kernel is kernels[0])
-    assert np.mean(errors) < 0.2
-
-
-def test_an_estimate_is_a_mean_of_all_kinds_by_nearness():
-    def known(degrees, **degradation):
-        direction = torch.tensor([[np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]])
-        return KnownKernel("", degradation, np.ones((1, 1)), direction)
-
-    idr = torch.tensor([[2.0, 0.0]])
-    both = [known(10, blur=1.0, noise=4.0), known(-10, blur=3.0, noise=8.0)]
-    assert estimate(both, idr) == {"blur": pytest.approx(2), "noise": pytest.approx(6)}
-    near = estimate([known(10, blur=1.0), known(20, blur=3.0)], idr)
-    assert near["blur"] == pytest.approx((16 * 1 + 3) / 17, rel=1e-4)
-    assert estimate([known(0, blur=1.0), known(20, blur=3.0)], idr)["blur"] == pytest.approx(1, abs=1e-6)
-
-
 def test_the_nearest_kernel_has_the_smallest_mean_angle_to_its_idrs():
     def kernel(name, *degrees):
         directions = [[np.cos(np.radians(angle)), np.sin(np.radians(angle))] for angle in degrees]
-        return KnownKernel(name, {}, np.ones((1, 1)), torch.tensor(directions) * 3)
+        return Known({"sigma": name}, torch.tensor(directions) * 3)
 
-    known = [kernel("far", 90, 120), kernel("near", 15, 15), kernel("one near", 0.01, 100), kernel("x", 180)]
+    known = [kernel(1, 90, 120), kernel(2, 15, 15), kernel(3, 0.01, 100), kernel(4, 180)]
     neighbours = nearest(known, torch.tensor([[0.5, 0.0]]))
-    assert [neighbour.known.name for neighbour in neighbours] == ["near", "one near", "far"]
+    assert [neighbour.known.task["sigma"] for neighbour in neighbours] == [2, 3, 1]
     assert [neighbour.angle for neighbour in neighbours] == pytest.approx([15, 50.005, 105], rel=1e-3)
