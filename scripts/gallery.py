@@ -34,6 +34,7 @@ from mrda_utils.files import written_whole
 from mrda_utils.resize import imresize
 
 SCALE, SIDE = 4, 192  # pixels of the SR image that a picture shows
+COLUMNS = 4
 (PSNR,) = metrics_of({"psnr": {"type": "calculate_psnr", "crop_border": SCALE, "test_y_channel": True}})
 
 
@@ -83,14 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     for row in ROWS:
         item = _item(row)
         if args.save_lr:
-            _write(Image.fromarray(_pixels(item["lq"])), folder / row.name)
+            _write(Image.fromarray(_pixels(item["lq"])), folder / row.name, "PNG")
             continue
         shown = {"bicubic": _pixels(imresize(item["lq"][None], SCALE)[0])}
+        shown |= {name: _of_program(path / row.name, item["gt"]) for name, path in programs.items()}
         for name, net in restorers.items():
             with torch.inference_mode():
                 shown[f"MRDA {name}"] = _pixels(net(item["lq"][None])[0])
-        shown |= {name: _of_program(path / row.name, item["gt"]) for name, path in programs.items()}
-        _write(_picture(row, item, shown), folder / row.name)
+        _write(_picture(row, item, shown), (folder / row.name).with_suffix(".webp"), "WEBP")
     print(f"{folder}: {len(ROWS)} files")  # noqa: T201
 
 
@@ -137,12 +138,19 @@ def _picture(row: Row, item: dict, shown: dict[str, np.ndarray]) -> Image.Image:
         titled[f"{name} {value:{PSNR.format}}"] = image
     titled["photograph"] = gt
     parts = {name: image[row.top : row.top + SIDE, row.left : row.left + SIDE, ::-1] for name, image in titled.items()}
-    return side_by_side(parts, None, height=SIDE)
+    items = list(parts.items())
+    lines = [
+        side_by_side(dict(items[first : first + COLUMNS]), None, height=SIDE) for first in range(0, len(items), COLUMNS)
+    ]
+    picture = Image.new("RGB", (lines[0].width, sum(line.height for line in lines)), "white")
+    for number, line in enumerate(lines):
+        picture.paste(line, (0, number * line.height))
+    return picture
 
 
-def _write(picture: Image.Image, path: Path) -> None:
+def _write(picture: Image.Image, path: Path, kind: str) -> None:
     with written_whole(path) as file:
-        picture.save(file, "PNG")
+        picture.save(file, kind, quality=92, method=6)
 
 
 if __name__ == "__main__":

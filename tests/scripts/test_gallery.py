@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mrda_data.degradation import PhotoDegradation
+from mrda_inference.upscaler import MODELS
 from mrda_utils.errors import OptionError
 from scripts import gallery
 
@@ -37,16 +38,20 @@ def test_a_picture_shows_ours_and_another_program_at_the_same_place(lr, tmp_path
     (tmp_path / "sr").mkdir()
     cv2.imwrite(str(tmp_path / "sr" / ROW.name), other)
     gallery.main(["-o", str(tmp_path / "out"), "--sr", f"Gray={tmp_path / 'sr'}"])
-    picture = np.asarray(Image.open(tmp_path / "out" / ROW.name))[-gallery.SIDE :]
-    assert (picture[:, -2 * gallery.SIDE - 4 : -gallery.SIDE - 4] == 77).all()
+    picture = np.asarray(Image.open((tmp_path / "out" / ROW.name).with_suffix(".webp")), np.int16)
+    top, step = picture.shape[0] // 2 - gallery.SIDE, gallery.SIDE + 4
+    line = [picture[top : top + gallery.SIDE, left : left + gallery.SIDE] for left in range(0, 3 * step, step)]
+    assert abs(line[2] - 77).max() <= 4
     part = skimage.data.chelsea()[ROW.top : ROW.top + gallery.SIDE, ROW.left : ROW.left + gallery.SIDE]
-    np.testing.assert_array_equal(picture[:, -gallery.SIDE :], part)
+    left = (3 + len(MODELS)) % 4 * step  # the last but for LR, bicubic, the other program and ours
+    assert abs(picture[-gallery.SIDE :, left : left + gallery.SIDE] - part).mean() < 3  # WebP is not exact
+    assert abs(picture[-gallery.SIDE :, left : left + gallery.SIDE] - np.roll(part, 8, 0)).mean() > 6
     bicubic = (
         Image.open(lr)
         .resize((448, 300), Image.Resampling.BICUBIC)
         .crop((ROW.left, ROW.top, ROW.left + gallery.SIDE, ROW.top + gallery.SIDE))
     )
-    np.testing.assert_allclose(picture[:, gallery.SIDE + 4 : 2 * gallery.SIDE + 4], np.asarray(bicubic), atol=1.01)
+    assert abs(line[1] - np.asarray(bicubic)).mean() < 1.5
 
 
 @pytest.mark.parametrize("argument", ["Gray=missing", "Gray"])
