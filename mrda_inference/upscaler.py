@@ -27,10 +27,9 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "photo": Model("shipped:mrda_lite_x4_photo", "any photograph: blurred, noisy, JPEG, or clean"),
-    "blur": Model(
-        "shipped:mrda_lite_x4_student", "blurred and clean photographs; sharper there, but sharpens noise and JPEG"
-    ),
+    "photo": Model("shipped:mrda_lite_x4_photo", "any photograph, blurred, noisy, JPEG or clean; stays true to it"),
+    "sharp": Model("shipped:mrda_lite_x4_photo_sharp", "any photograph; crisp textures, which may be invented"),
+    "blur": Model("shipped:mrda_lite_x4_student", "out of focus but otherwise clean; sharpens noise and JPEG as well"),
 }
 DEFAULT_MODEL = "photo"
 DEFAULT_WEIGHTS = MODELS[DEFAULT_MODEL].weights

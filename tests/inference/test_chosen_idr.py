@@ -14,6 +14,7 @@ from mrda_inference.known_degradations import reference_crops
 from mrda_inference.upscaler import MODELS
 from mrda_utils.errors import OptionError
 from mrda_utils.seeding import torch_generator
+from mrda_utils.shipped import shipped_names
 
 TOY = {"num_feat": 6, "num_block": 1, "den_feat": 4, "global_residual": True}
 
@@ -71,4 +72,8 @@ def test_the_list_tells_what_each_model_is_for(capsys):
         upscale_files(["--list"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert all(name in printed and model.purpose in printed for name, model in MODELS.items())
+    assert [line.split(maxsplit=1) for line in printed.splitlines()] == [
+        [name, model.purpose] for name, model in MODELS.items()
+    ]
+    assert list(MODELS) == ["photo", "sharp", "blur"]
+    assert {model.weights for model in MODELS.values()} <= set(shipped_names())
