@@ -101,7 +101,7 @@ def registered(kind: str, names: Collection[str], skip: tuple[str, ...] = (), **
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         name = value.get("type")
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise ValueError(f"type: {name!r} is not known here, {did_you_mean(str(name), list(names))}")
         checked = model(name).model_validate(value).model_dump(exclude_none=True)
         if inspect.isclass(find(name)):

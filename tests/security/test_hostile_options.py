@@ -216,6 +216,25 @@ def check_any_text(text):
         parse_yaml(text, "x")
 
 
+def places(section, key):
+    """Every dictionary in an option file that has a key."""
+    if isinstance(section, dict):
+        yield from [section] * (key in section)
+        for value in section.values():
+            yield from places(value, key)
+
+
+@pytest.mark.parametrize("value", [[], {}, [[]], 1, None])
+@pytest.mark.parametrize("key", ["type", "model_type", "protocol", "amp"])
+@pytest.mark.parametrize("kind", sorted(FILES))
+def test_a_name_that_is_none_is_refused(kind, key, value):
+    for number in range(len(list(places(parse_yaml(FILES[kind], "x"), key)))):
+        opt = parse_yaml(FILES[kind], "x")
+        list(places(opt, key))[number][key] = value
+        with pytest.raises(OptionError, match=r"\A[^\n]+(\n  [^\n]+)*\Z"):
+            validate(opt, kind != "test", "x")
+
+
 YAML_LIKE = st.text("abc01:-[]{}&*!#|>'\"%@,.? \n\t<", max_size=60) | st.text(max_size=60)
 
 
