@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from mrda_utils.errors import UserError
 
@@ -56,15 +57,15 @@ def _deaths_of_workers_raised() -> Iterator[None]:
     if not hasattr(signal, "SIGCHLD"):  # Windows
         yield
         return
-    earlier = signal.getsignal(signal.SIGCHLD)
     if _displaced:
         signal.signal(signal.SIGCHLD, _displaced.pop())
     try:
         yield
     finally:
-        installed = signal.signal(signal.SIGCHLD, earlier or signal.SIG_DFL)
-        if callable(installed) and installed is not earlier:
-            _displaced.append(installed)
+        handler = signal.getsignal(signal.SIGCHLD)
+        if getattr(handler, "__module__", None) == signal_handling.__name__:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _displaced.append(handler)
 
 
 def batches(loader: DataLoader) -> Iterator[Any]:
