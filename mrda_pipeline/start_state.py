@@ -54,21 +54,26 @@ def find_start(run: Run) -> StartState:
     return StartState(None, None, damaged)
 
 
+def _labels(opt: dict) -> tuple[str, ...]:
+    """Of the networks that a run trains."""
+    return ("g", "d") if "network_d" in opt else ("g",)
+
+
 def weights_of_state(run: Run, state_path: Path) -> list[Path]:
     """Files of the weights that belong to a state of this run."""
-    labels = ("g", "d") if "network_d" in run.opt else ("g",)
-    return [training_state.network_of_state(state_path, label) for label in labels]
+    return [training_state.network_of_state(state_path, label) for label in _labels(run.opt)]
 
 
 def is_finished(opt: dict, start: StartState) -> bool:
     """Whether nothing is left to do for this run, not even a validation or its last weights."""
-    total, latest = opt["train"]["total_iter"], Path(opt["path"]["models"]) / "net_g_latest.pth"
+    total, models = opt["train"]["total_iter"], Path(opt["path"]["models"])
     if start.state is None or start.path.parent != Path(opt["path"]["training_states"]):
         return False
     provenance = Provenance(opt["model_type"], opt["scale"], degradation_name(opt["degradation"]))
     if start.state["mrda"] != provenance._asdict():
         return False  # of another training, which is refused
     validated = len(opt["datasets"]) == 1 or start.state["validated_iter"] == total
-    if not validated or start.iteration < total or not latest.is_file():
+    latest = [models / f"net_{label}_latest.pth" for label in _labels(opt)]
+    if not validated or start.iteration < total or not all(path.is_file() for path in latest):
         return False
-    return checkpoint.load(latest)["mrda"]["iteration"] == total
+    return all(checkpoint.load(path)["mrda"]["iteration"] == total for path in latest)

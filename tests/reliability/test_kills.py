@@ -115,3 +115,11 @@ def test_death_between_any_two_operations_on_files_loses_nothing(chain, tmp_path
         with faults.fault(f"kill -9 between two file operations, {kind}"):
             assert_nothing_lost(finish(opt, "--auto_resume"), whole)
     assert number > 30
+
+
+def test_last_weights_that_a_kill_left_out_are_written_by_the_next_run(chain, tmp_path):
+    opt = options("teacher_gan", chain, tmp_path / "runs", train__total_iter=4)
+    whole = shutil.copytree(finish(opt), tmp_path / "whole")
+    for label in ("g", "d"):  # in the order that they are written in
+        (run_folder(opt) / f"models/net_{label}_latest.pth").unlink()
+        assert_nothing_lost(finish(opt, "--auto_resume"), whole)
