@@ -383,17 +383,24 @@ def test_a_photograph_goes_when_its_result_was_fetched_or_nobody_uses_it(page, t
 
 
 def test_a_photograph_that_is_worked_on_stays_and_work_needs_room(page, monkeypatch):
-    clock, go_on = [0.0], threading.Event()
+    clock, begun, go_on = [0.0], threading.Event(), threading.Event()
     monkeypatch.setattr(store, "monotonic", lambda: clock[0])
     model = page.models["toy"]
     restore = model.upscaler.restore
-    model.upscaler = model.upscaler._replace(restore=lambda lq, idr: go_on.wait(30) and restore(lq, idr))
+
+    def slow_restore(lq, idr):
+        begun.set()
+        assert go_on.wait(30)
+        return restore(lq, idr)
+
+    model.upscaler = model.upscaler._replace(restore=slow_restore)
     photos = [sent(page) for _ in range(2)]
     working, waiting = (page.ask("POST", f"/photos/{photo}/upscale").json["job"] for photo in photos)
     clock[0] = 10_000
     page.sweep()
     assert len(page.store) == 2
-    monkeypatch.setattr(store, "MOST_BYTES", 10)  # as if the first result had filled it
+    assert begun.wait(30)  # room was found for the first
+    monkeypatch.setattr(store, "MOST_BYTES", 10)  # as if its result had filled it
     go_on.set()
     assert ended(page, working)["state"] == "done"
     status = ended(page, waiting)
