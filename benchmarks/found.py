@@ -20,13 +20,18 @@ import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from tabulate import tabulate
-from torch import Tensor
 
 from mrda_data.degradation import Task
-from mrda_data.images import to_tensor
 from mrda_data.sources import BUNDLED, open_source
 from mrda_inference.found import Finder, Found
-from mrda_inference.known_degradations import KEYS, SIDE, Known, degraded, known_degradations, reference_crops
+from mrda_inference.known_degradations import (
+    KEYS,
+    Known,
+    central_crops,
+    degraded,
+    known_degradations,
+    reference_crops,
+)
 from mrda_inference.upscaler import MODELS, open_upscaler
 from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import run
@@ -54,16 +59,6 @@ def scenes() -> list[str]:
     """Of the bundled photographs, in the order of `reference_crops`."""
     names = [name for split in BUNDLED for name in open_source(f"bundled:{split}").names]
     return [SAME_SCENE if name.startswith(SAME_SCENE) else name for name in names]
-
-
-def folder_crops(folder: str, scale: int) -> Tensor:
-    """Centres of the images in a folder that are large enough, as `reference_crops`."""
-    source, side, crops = open_source(folder), SIDE * scale, []
-    for image in map(source.read, range(len(source.names))):
-        top, left = ((length - side) // 2 for length in image.shape[:2])
-        if min(top, left) >= 0:
-            crops.append(to_tensor(image[top : top + side, left : left + side]))
-    return torch.stack(crops)
 
 
 def kind_alone(task: Task) -> str:
@@ -122,7 +117,9 @@ def main() -> None:
     args = parser.parse_args()
     upscaler = open_upscaler(MODELS[args.model].weights, "cpu")
     scale, learnt = upscaler.net.upscale, scenes()
-    crops = reference_crops(scale) if args.images is None else folder_crops(args.images, scale)
+    crops = (
+        reference_crops(scale) if args.images is None else torch.stack(central_crops(open_source(args.images), scale))
+    )
     own = learnt if args.images is None else ["another"] * len(crops)
     with torch.inference_mode():
         known = known_degradations(upscaler.encode, scale, tuple(KEYS))

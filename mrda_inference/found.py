@@ -56,7 +56,7 @@ class Finder:
     def find(self, idr: Tensor) -> dict[str, Found]:
         """What is in a photograph of this IDR (1, 4 w), by kind; kinds that were not learnt are missing.
 
-        Noise is not told of JPEG: blocks of smooth places have looked like it, and JPEG takes it away.
+        Noise counts as unsure unless JPEG is denied: strong JPEG alone has looked like noise.
         """
         row, found = idr.float().cpu().numpy(), {}
         for kind, (presence, amount) in self._probes.items():

@@ -13,9 +13,9 @@ from torch import Tensor
 from mrda_data.degradation import Task
 from mrda_data.degradation.kernels import gaussian_kernel
 from mrda_data.degradation.photo import KERNEL_SIZE, photo_degrade
-from mrda_data.images import to_tensor
+from mrda_data.images import centre, to_tensor
 from mrda_data.protocols import protocol_cases
-from mrda_data.sources import BUNDLED, BundledSource
+from mrda_data.sources import BUNDLED, BundledSource, ImageSource
 from mrda_inference.tiling import Encode
 from mrda_utils.seeding import torch_generator
 
@@ -55,13 +55,14 @@ class Neighbour(NamedTuple):
 
 def reference_crops(scale: int) -> Tensor:
     """Centres of the bundled photographs, (R, 3, SIDE scale, SIDE scale) in [0, 1]."""
-    side, crops = SIDE * scale, []
-    for split in BUNDLED:
-        source = BundledSource(split)
-        for image in map(source.read, range(len(source.names))):
-            top, left = ((length - side) // 2 for length in image.shape[:2])
-            crops.append(to_tensor(image[top : top + side, left : left + side]))
-    return torch.stack(crops)
+    return torch.stack([part for split in BUNDLED for part in central_crops(BundledSource(split), scale)])
+
+
+def central_crops(source: ImageSource, scale: int) -> list[Tensor]:
+    """Centres (3, SIDE scale, SIDE scale) in [0, 1] of a source's images; smaller images are left out."""
+    side = SIDE * scale
+    parts = (centre(to_tensor(source.read(index)), side) for index in range(len(source.names)))
+    return [part for part in parts if part.shape[1:] == (side, side)]
 
 
 def degraded(crops: Tensor, task: Task, scale: int) -> Tensor:

@@ -225,8 +225,15 @@ def places(section, key):
 
 
 @pytest.mark.parametrize("value", [[], {}, [[]], 1, None])
-@pytest.mark.parametrize("key", ["type", "model_type", "protocol", "amp"])
-@pytest.mark.parametrize("kind", sorted(FILES))
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (kind, key)
+        for kind, text in sorted(FILES.items())
+        for key in ("type", "model_type", "protocol", "dtype")
+        if list(places(parse_yaml(text, "x"), key))
+    ],
+)
 def test_a_name_that_is_none_is_refused(kind, key, value):
     for number in range(len(list(places(parse_yaml(FILES[kind], "x"), key)))):
         opt = parse_yaml(FILES[kind], "x")
