@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,15 @@ class TrainedPart:
     def set_learning_rate(self, train_opt: dict[str, Any], current_iter: int, warmup_iter: int) -> None:
         """Set the learning rate of iteration `current_iter` (1-based), a function of options and iteration alone."""
         scheduler, lr = train_opt["scheduler"], train_opt[f"optim_{self.label}"]["lr"]
-        if scheduler["type"] == "CosineAnnealingLR":
-            wave = 1 + math.cos(math.pi * current_iter / train_opt["total_iter"])
-            lr = scheduler["eta_min"] + (lr - scheduler["eta_min"]) * wave / 2
-        else:
+        if scheduler["type"] == "MultiStepLR":
             lr *= scheduler["gamma"] ** bisect_left(scheduler["milestones"], current_iter)
+        else:
+            periods = scheduler.get("periods", [train_opt["total_iter"]])
+            ends = list(accumulate(periods))
+            now = bisect_left(ends, current_iter)
+            wave = 1 + math.cos(math.pi * (current_iter - ends[now] + periods[now]) / periods[now])
+            weight = scheduler.get("restart_weights", [1])[now]
+            lr = scheduler["eta_min"] + weight * (lr - scheduler["eta_min"]) * wave / 2
         for group in self.optimizer.param_groups:
             group["lr"] = lr * min(1.0, current_iter / max(warmup_iter, 1))
 

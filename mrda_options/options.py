@@ -50,8 +50,9 @@ def force(options: dict, entries: list[str]) -> None:
 
 
 def _where(location: tuple[int | str, ...]) -> str:
-    kinds = ("GTDataset", "BenchmarkDataset", "LQDataset", "PairedDataset", "MultiStepLR", "CosineAnnealingLR")
-    tags = {*KINDS, *kinds, "literal['auto']", "constrained-int", "[key]"}  # pydantic's, between the keys
+    sets = ("GTDataset", "BenchmarkDataset", "LQDataset", "PairedDataset")
+    schedulers = ("MultiStepLR", "CosineAnnealingLR", "CosineAnnealingRestartLR")
+    tags = {*KINDS, *sets, *schedulers, "literal['auto']", "constrained-int", "[key]"}  # pydantic's, between the keys
     return ".".join(str(part) for part in location if part not in tags)
 
 

@@ -60,7 +60,22 @@ class CosineAnnealingLR(Section):
     eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end")
 
 
-Scheduler = Annotated[MultiStepLR | CosineAnnealingLR, Field(discriminator="type")]
+class CosineAnnealingRestartLR(Section):
+    """Half a cosine after the other, each from its share of `lr` to `eta_min`."""
+
+    type: Literal["CosineAnnealingRestartLR"] = Field(description="course of the learning rate")
+    periods: Annotated[list[Count], Len(1)] = Field(description="iterations of each cosine; append one to train on")
+    restart_weights: list[Annotated[float, Gt(0)]] = Field([1], description="share of lr that each period starts from")
+    eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end of each period")
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> CosineAnnealingRestartLR:
+        if len(self.restart_weights) != len(self.periods):
+            raise ValueError(f"restart_weights: {self.restart_weights}, needs one for each of periods {self.periods}")
+        return self
+
+
+Scheduler = Annotated[MultiStepLR | CosineAnnealingLR | CosineAnnealingRestartLR, Field(discriminator="type")]
 
 
 class Meta(Section):
@@ -102,6 +117,12 @@ class Train(Section):
     max_skipped: Count = Field(
         100, description="stop after this many steps in a row without a finite loss and gradient"
     )
+
+    @model_validator(mode="after")
+    def _a_period_for_each_iteration(self) -> Train:
+        if isinstance(self.scheduler, CosineAnnealingRestartLR) and sum(self.scheduler.periods) < self.total_iter:
+            raise ValueError(f"scheduler.periods: {self.scheduler.periods} end before total_iter: {self.total_iter}")
+        return self
 
 
 class NetworkTrain(Train):

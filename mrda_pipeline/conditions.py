@@ -48,7 +48,7 @@ def conditions(run: Run, train_set: Dataset) -> dict[str, str]:
         key: opt[key] for key in (*_SECTIONS, *sorted(key for key in opt if key.startswith("network_"))) if key in opt
     }
     found = dict(_flat({**sections, "datasets": {"train": opt["datasets"]["train"]}}))
-    if opt["train"]["scheduler"]["type"] == "MultiStepLR":  # of other courses each step depends on the end
+    if opt["train"]["scheduler"]["type"] != "CosineAnnealingLR":  # there each step depends on the end
         found.pop("train.total_iter", None)
     step = opt["datasets"]["train"]["tasks_per_gpu"] * opt["train"]["accumulation_steps"] * run.process.world_size
     found = {key: str(value) for key, value in found.items() if key not in _NO_MATTER}

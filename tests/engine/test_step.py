@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from basicsr.models.lr_scheduler import CosineAnnealingRestartLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrda_model import training_state
@@ -119,6 +120,22 @@ def test_cosine_annealing_follows_its_formula(chain, tmp_path):
         reference.step()
         model.update_learning_rate(current_iter)
         assert model.get_current_learning_rate() == pytest.approx(reference.get_last_lr())
+
+
+def test_cosine_annealing_with_restarts_is_basicsr_s(chain, tmp_path):
+    course = {"periods": [3, 1, 4], "restart_weights": [1, 0.5, 0.2], "eta_min": 1e-5}
+    scheduler = {"type": "CosineAnnealingRestartLR", **course}
+    model, _ = build("mln_bicubic", chain, tmp_path, train__scheduler=scheduler, train__total_iter=8)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=model.opt["train"]["optim_g"]["lr"])
+    reference = CosineAnnealingRestartLR(optimizer, **course)
+    rates = []
+    for current_iter in range(1, 9):
+        optimizer.step()
+        reference.step()
+        model.update_learning_rate(current_iter)
+        assert model.get_current_learning_rate() == pytest.approx(reference.get_last_lr())
+        rates += model.get_current_learning_rate()
+    assert rates[2] == rates[3] == rates[7] == pytest.approx(1e-5)  # each period ends there
 
 
 @pytest.mark.slow

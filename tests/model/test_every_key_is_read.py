@@ -38,7 +38,11 @@ VARIANTS = {
         {"type": "mixture", "of": [{"weight": 1.0, "type": "bicubic"}, {"weight": 1.0, "type": "photo"}]},
     ],
     "pixel_opt": [{"type": "L1Loss"}, {"type": "MSELoss"}, {"type": "CharbonnierLoss"}],
-    "scheduler": [{"type": "MultiStepLR"}, {"type": "CosineAnnealingLR"}],
+    "scheduler": [
+        {"type": "MultiStepLR"},
+        {"type": "CosineAnnealingLR"},
+        {"type": "CosineAnnealingRestartLR", "periods": [100]},
+    ],
 }
 # what has no default, or none that would do
 VAL_SET = {

@@ -97,6 +97,14 @@ def changed(*entries):
         ("val:metrics:psnr:test_y_chanel=true", "unknown key 'test_y_chanel', did you mean 'test_y_channel'?"),
         ("degradation={sigma: [0, 1]}", "degradation.type: missing"),
         ("train:scheduler:type=1", "train.scheduler.type: '1', known: MultiStepLR, CosineAnnealingLR"),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [9]}",
+            r"scheduler.periods: \[9\] end before total_iter: ",
+        ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [9, 9]}",
+            r"restart_weights: \[1\], needs one for each of periods \[9, 9\]",
+        ),
         ("train:total_iter=ten", "train.total_iter: 'ten': Input should be a valid integer"),
         ("train:total_iter=0", "train.total_iter: 0: Input should be greater than or equal to 1"),
         ("train:optim_g:lr=-1e-4", "train.optim_g.lr: -0.0001: Input should be greater than 0"),
