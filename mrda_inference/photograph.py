@@ -145,7 +145,7 @@ def restore_file(
             pixels[..., 1] = pixels[..., 2] = pixels[..., 0]  # no encoder has gray with alpha
         resize_into(pixels[..., 3:], picture.alpha, Image.Resampling.BICUBIC)
     side = SideData(picture.side.profile, png=picture.side.png) if output.strip else picture.side
-    return Enlarged(pixels, enlarged_side_data(side, size[1], size[0]), picture.notes, target, output.quality)
+    return Enlarged(pixels, enlarged_side_data(side, pixels), picture.notes, target, output.quality)
 
 
 def with_visible_colours(picture: Picture, background: tuple[int, int, int] | None = None) -> Picture:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from shutil import copyfileobj
 from typing import BinaryIO, NamedTuple
 
+import cv2
+import numpy as np
+import tifffile
 from PIL import ExifTags, Image
 
 from mrda_data.decoding import file_kind
@@ -19,6 +22,7 @@ from mrda_data.decoding.png import png_chunks
 COLOUR_CHUNKS = (b"cICP", b"gAMA", b"cHRM", b"sRGB")
 """Of PNG, how its values mean colours; kept from PNG to PNG."""
 _XMP_TAG, _PROFILE_TAG = 700, 34675  # of TIFF
+_THUMBNAIL = 160  # pixels a side, Exif's usual size
 _LONGEST_SEGMENT = 65_533  # bytes of a JPEG segment without marker and length
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _OF_THE_FILE = {  # tags that describe how a TIFF stores its pixels, or what the other fields of SideData keep
@@ -31,9 +35,11 @@ class SideData(NamedTuple):
     """Of one file; None and () for what it lacks."""
 
     profile: bytes | None = None
-    """ICC."""
+    """ICC, of the decoded pixels; that of CMYK is spent when they are decoded."""
     exif: bytes | None = None
     """The block as TIFF, from its byte order mark on, without the thumbnail; orientation 1."""
+    has_thumbnail: bool = False
+    """In EXIF; a new one is made when the picture is enlarged."""
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     """Pixels an inch across and down."""
@@ -68,9 +74,11 @@ def _by_pillow(data: bytes, kind: str, notes: list[str]) -> tuple[SideData, int]
     with opened(data, kind) as image:
         exif = image.getexif()
         orientation = exif.get(ExifTags.Base.Orientation, 1)
-        xmp, info = image.info.get("xmp"), image.info
-    profile = _sound_profile(info.get("icc_profile"), notes)
-    return SideData(profile, _sound_exif(exif, notes), _upright_xmp(xmp), _sound_dpi(info.get("dpi"))), orientation
+        xmp, info, is_cmyk = image.info.get("xmp"), image.info, image.mode == "CMYK"
+        has_thumbnail = bool(exif.get_ifd(ExifTags.IFD.IFD1).get(ExifTags.Base.JpegIFOffset))
+    profile = None if is_cmyk else _sound_profile(info.get("icc_profile"), notes)
+    dpi = _sound_dpi(info.get("dpi"))
+    return SideData(profile, _sound_exif(exif, notes), has_thumbnail, _upright_xmp(xmp), dpi), orientation
 
 
 def _of_tiff(data: bytes, notes: list[str]) -> tuple[SideData, int]:
@@ -80,8 +88,9 @@ def _of_tiff(data: bytes, notes: list[str]) -> tuple[SideData, int]:
     dpi = tuple(exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
     unit = {2: 1, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2))
     dpi = _sound_dpi(tuple(float(value) * unit for value in dpi) if unit and None not in dpi else None)
-    profile = _sound_profile(exif.get(_PROFILE_TAG), notes)
-    return SideData(profile, _sound_exif(exif, notes), _upright_xmp(exif.get(_XMP_TAG)), dpi), 1
+    is_cmyk = exif.get(ExifTags.Base.PhotometricInterpretation) == tifffile.PHOTOMETRIC.SEPARATED
+    profile = None if is_cmyk else _sound_profile(exif.get(_PROFILE_TAG), notes)
+    return SideData(profile, _sound_exif(exif, notes), False, _upright_xmp(exif.get(_XMP_TAG)), dpi), 1
 
 
 def _sound_dpi(dpi: object) -> tuple[float, float] | None:
@@ -132,9 +141,15 @@ def _upright_xmp(xmp: bytes | str | None) -> bytes | None:
     return re.sub(rb"""((?:Motion|Micro)(?:Photo|Video)(?:=["']|>))1(?=["'<])""", rb"\g<1>0", xmp)
 
 
-def enlarged_side_data(side: SideData, width: int, height: int) -> SideData:
-    """The same for a picture that now has these sides: EXIF and XMP name the new ones where they named any."""
+def enlarged_side_data(side: SideData, pixels: np.ndarray) -> SideData:
+    """The same for what the picture is now: EXIF and XMP name its sides where they named any, the thumbnail shows it.
+
+    Args:
+        side: of the picture before.
+        pixels: (H, W, 1) gray, (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16.
+    """
     exif, xmp = side.exif, side.xmp
+    height, width = pixels.shape[:2]
     if exif is not None:
         block = Image.Exif()
         block.load(_EXIF + exif)
@@ -146,11 +161,32 @@ def enlarged_side_data(side: SideData, width: int, height: int) -> SideData:
             if tag in details:
                 details[tag] = value
         exif = block.tobytes().removeprefix(_EXIF)
+        exif = _with_thumbnail(exif, pixels) if side.has_thumbnail else exif
     if xmp is not None:
         for name, value in ((rb"(?:exif:PixelX|tiff:ImageWid)", width), (rb"(?:exif:PixelY|tiff:ImageLen)", height)):
             ends = rb"(?:Dimension|th|gth)"
             xmp = re.sub(rb"(" + name + ends + rb"""(?:=["']|>))\d+""", rb"\g<1>%d" % value, xmp)
     return side._replace(exif=exif, xmp=xmp)
+
+
+def _with_thumbnail(exif: bytes, pixels: np.ndarray) -> bytes:
+    """The block with a directory more, which has the picture as a small JPEG; without it where a JPEG has no room."""
+    factor = _THUMBNAIL / max(pixels.shape[:2])
+    size = [max(1, round(factor * side)) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)[..., :3]
+    small = small if small.dtype == np.uint8 else cv2.convertScaleAbs(np.ascontiguousarray(small), alpha=1 / 257)
+    jpeg = cv2.imencode(".jpg", small)[1].tobytes()
+    order = "<" if exif.startswith(b"II") else ">"
+    (first,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, first)
+    start = len(exif) + len(exif) % 2
+    directory = struct.pack(f"{order}H", 3)
+    directory += struct.pack(f"{order}HHIHxx", ExifTags.Base.Compression, 3, 1, 6)  # JPEG
+    directory += struct.pack(f"{order}HHII", ExifTags.Base.JpegIFOffset, 4, 1, start + 42)
+    directory += struct.pack(f"{order}HHII", ExifTags.Base.JpegIFByteCount, 4, 1, len(jpeg))
+    block = bytearray(exif.ljust(start, b"\0") + directory + bytes(4) + jpeg)
+    struct.pack_into(f"{order}I", block, first + 2 + 12 * count, start)
+    return bytes(block) if len(_EXIF + block) <= _LONGEST_SEGMENT else exif
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

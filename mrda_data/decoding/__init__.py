@@ -13,7 +13,7 @@ from mrda_data.decoding.tiff import tiff_pixels, tiff_size
 
 __all__ = ["DAMAGED", "VERSIONS", "Decoder", "Pixels", "Refused", "decoder", "file_kind"]
 
-VERSIONS = {"rules": 1} | {name: version(name) for name in ("imagecodecs", "pillow", "tifffile")}
+VERSIONS = {"rules": 2} | {name: version(name) for name in ("imagecodecs", "pillow", "tifffile")}
 """Of what decodes; what was decoded by others may differ."""
 
 _DECODERS = {

@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+from mrda_data.decoding.cmyk import rgb_of_cmyk
 from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused
 
 MAX_SCANS = 100  # of a progressive JPEG, which has 10; each takes the time of the whole image
@@ -70,13 +71,14 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def jpeg_pixels(data: bytes) -> Pixels:
-    """Decode the first picture; CMYK and YCCK become RGB as without a colour profile."""
+    """Decode the first picture; CMYK and YCCK become RGB."""
     layout = jpeg_layout(data)
     first = data[: layout.end]
     try:
         if layout.channels == 4:
             with Image.open(io.BytesIO(first), formats=("JPEG",)) as image:
-                return Pixels(np.asarray(image.convert("RGB")))
+                colour, notes = rgb_of_cmyk(np.asarray(image), image.info.get("icc_profile"))
+                return Pixels(colour, notes=notes)
         image = imagecodecs.jpeg8_decode(first)
     except Exception as error:  # imagecodecs raises a type of its own for each codec, and others
         raise Refused(DAMAGED) from error

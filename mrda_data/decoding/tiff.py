@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TiffFile, TiffPage
 
+from mrda_data.decoding.cmyk import rgb_of_cmyk
 from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused, scaled
 
 MOST_PAGES = 16
@@ -157,8 +158,8 @@ def _meaning(values: np.ndarray, page: TiffPage) -> Pixels:
     if place is not None and extra[place - channels] == _ASSOCIATED:
         colour = _unmultiplied(colour, alpha)
     if page.photometric == PHOTOMETRIC.SEPARATED:
-        light = (limit - colour).astype(np.uint32)
-        colour = ((light[..., :3] * light[..., 3:] + limit // 2) // limit).astype(colour.dtype)
+        colour, more = rgb_of_cmyk(colour, page.iccprofile)
+        notes += more
     return Pixels(colour, alpha, notes)
 
 

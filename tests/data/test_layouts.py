@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from mrda_data.images import ImageError, decode, decode_rgb8
 
@@ -238,9 +238,84 @@ def bmps(shape):
         with Image.open(io.BytesIO(written)) as image:  # how 5 bits become 8 is everybody's own choice
             yield name, written, np.asarray(image.convert("RGB")), None
 
+    for bits in (4, 8):
+        index = noise(shape, 1, bits)[..., 0]
+        yield f"run-length encoded, {bits} bits", run_length_bmp(index, bits), colours_of_bmp(bits)[index], None
+
+
+def colours_of_bmp(bits):
+    return np.random.default_rng(bits).integers(0, 256, (2**bits, 3), dtype=np.uint8)
+
+
+def run_length_bmp(index, bits):
+    """Written by hand: the first half of a row as runs of one pixel, the rest as it is where it has 3 or more."""
+    height, width = index.shape
+    data = b""
+    for row in index[::-1].tolist():
+        split = width // 2 if width - width // 2 >= 3 else width
+        data += b"".join(bytes([1, value * 17 if bits == 4 else value]) for value in row[:split])
+        if rest := row[split:]:
+            pairs = [*rest, 0] if len(rest) % 2 else rest
+            packed = (
+                bytes(rest) if bits == 8 else bytes(a << 4 | b for a, b in zip(pairs[::2], pairs[1::2], strict=True))
+            )
+            data += bytes([0, len(rest)]) + packed + bytes(len(packed) % 2)
+        data += b"\0\0"
+    data += b"\0\1"
+    table = np.pad(colours_of_bmp(bits)[:, ::-1], ((0, 0), (0, 1))).tobytes()
+    start = 54 + len(table)
+    head = struct.pack("<2sIIIIiiHHIIiiII", b"BM", start + len(data), 0, start, 40, width, height, 1, bits, *(
+        (1 if bits == 8 else 2), len(data), 2835, 2835, 2**bits, 0))  # fmt: skip
+    return head + table + data
+
+
+def cmyk_profile():
+    """An ICC profile, written by hand: L* is 100 of paper, 50 of cyan, 0 of black; no ink has a hue."""
+    tone = bytes(range(256))
+    corners = bytes(8 * [*[255, 128, 128], *[0, 128, 128]])  # without and with black, of each other mixture
+    corners = corners[:24] + corners[24:].replace(b"\xff", b"\x80")  # the second half has cyan
+    unit = struct.pack(">9i", *(65536 * (row == column) for row in range(3) for column in range(3)))
+    table = b"mft1\0\0\0\0\4\3\2\0" + unit + 4 * tone + corners + 3 * tone
+    white = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    head = struct.pack(">IIII", 144 + len(table), 0, 0x2400000, 0x70727472) + b"CMYKLab " + bytes(12) + b"acsp"
+    return head.ljust(68, b"\0") + white + bytes(48) + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "TIFF of 16 bits"])
+def test_cmyk_is_converted_by_its_profile(kind):
+    ink = np.zeros((8, 16, 4), np.uint8)
+    ink[:, 8:, 0] = 255
+    if kind == "JPEG":
+        file = io.BytesIO()
+        Image.fromarray(ink, "CMYK").save(file, "JPEG", quality=100, icc_profile=cmyk_profile())
+        data = file.getvalue()
+    else:
+        values = ink if kind == "TIFF" else ink.astype(np.uint16) * 257
+        data = tiff(values, photometric="separated", iccprofile=cmyk_profile())
+    pixels = decode(np.frombuffer(data, np.uint8), "x")
+    assert pixels.notes == ()
+    values = pixels.colour / np.iinfo(pixels.colour.dtype).max
+    np.testing.assert_allclose(values[:, :8], 1, atol=0.005)
+    luminance = ((50 + 16) / 116) ** 3  # of L* = 50
+    np.testing.assert_allclose(values[:, 8:], 1.055 * luminance ** (1 / 2.4) - 0.055, atol=0.02)  # in sRGB
+
+
+@pytest.mark.parametrize("profile", [cmyk_profile()[:400], b"junk" * 99, None, ImageCms.ImageCmsProfile(
+    ImageCms.createProfile("sRGB")).tobytes()])  # fmt: skip
+def test_cmyk_without_a_sound_profile_is_approximate_and_says_so(profile):
+    ink = noise((8, 8), 4)
+    options = {} if profile is None else {"iccprofile": profile}
+    pixels = decode(np.frombuffer(tiff(ink, photometric="separated", **options), np.uint8), "x")
+    assert [note.endswith("the colours are approximate") for note in pixels.notes] == [True]
+    np.testing.assert_array_equal(pixels.colour, np.asarray(Image.fromarray(ink, "CMYK").convert("RGB")))
+
 
 def jpegs_and_webps(shape):
     rgb = noise(shape, 3)
+    ink = noise(shape, 4)
+    ycck = imagecodecs.jpeg8_encode(ink, colorspace="CMYK", outcolorspace="YCCK", level=100)
+    with Image.open(io.BytesIO(ycck)) as image:
+        yield "JPEG YCCK", ycck, np.asarray(image.convert("RGB")), None
     for mode in ("L", "RGB", "CMYK"):
         for options in ({}, {"progressive": True}, {"subsampling": 0}):
             written = pillow(rgb, "JPEG", mode, **options)

@@ -13,6 +13,7 @@ from mrda_inference.image_file import read_picture
 from mrda_inference.image_writer import check_target, write_pixels
 from mrda_inference.side_data import SideData
 from mrda_utils.errors import UserError
+from tests.data.test_layouts import cmyk_profile
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]
@@ -117,6 +118,14 @@ def test_a_profile_that_does_not_fit_the_output_is_left_out(tmp_path):
     notes = write_pixels(noise(4, 4, 3), SideData(SRGB[:16] + b"CMYK" + SRGB[20:]), tmp_path / "a.png")
     assert notes == ["its colour profile is for CMYK and was left out"]
     assert read_picture(tmp_path / "a.png").side.profile is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_the_profile_of_cmyk_is_used_up(tmp_path, suffix):
+    Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / f"a{suffix}", icc_profile=cmyk_profile())
+    picture = read_picture(tmp_path / f"a{suffix}")
+    assert picture.side.profile is None
+    assert picture.notes == ()
 
 
 def png_header(width, height):

@@ -116,23 +116,36 @@ def test_exif_xmp_profile_and_resolution_go_with_the_picture(upscaler, photo, tm
             assert image.info["dpi"] == pytest.approx((300, 240), rel=1e-3)
 
 
-def test_the_thumbnail_does_not_stay_behind(upscaler, tmp_path):
-    exif = camera_exif(1)
-    exif[ExifTags.Base.Make] = "Camera"
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_thumbnail_is_made_anew(upscaler, tmp_path, suffix, order):
+    exif = camera_exif(6)
+    exif.endian = order
     block = exif.tobytes()
     # a second directory, as cameras append it: offset and length of a JPEG
     start = len(block) - 6
     thumbnail = b"\xff\xd8THUMBNAIL\xff\xd9"
-    directory = struct.pack(">HHHIIHHIII", 2, 0x201, 4, 1, start + 30, 0x202, 4, 1, len(thumbnail), 0)
-    count = struct.unpack_from(">H", block, 14)[0]
+    directory = struct.pack(f"{order}HHHIIHHIII", 2, 0x201, 4, 1, start + 30, 0x202, 4, 1, len(thumbnail), 0)
+    count = struct.unpack_from(f"{order}H", block, 14)[0]
     at = 16 + 12 * count
-    block = block[:at] + struct.pack(">I", start) + block[at + 4 :] + directory + thumbnail
-    Image.fromarray(ramp()).save(tmp_path / "in.jpg", exif=block)
+    block = block[:at] + struct.pack(f"{order}I", start) + block[at + 4 :] + directory + thumbnail
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, :30] = 200
+    Image.fromarray(image).save(tmp_path / "in.jpg", exif=block)
     assert b"THUMBNAIL" in (tmp_path / "in.jpg").read_bytes()
-    restore_file(tmp_path / "in.jpg", tmp_path / "out.jpg", upscaler).write()
-    data = (tmp_path / "out.jpg").read_bytes()
-    assert b"Camera" in data
-    assert b"THUMBNAIL" not in data
+    output = tmp_path / f"out{suffix}"
+    restore_file(tmp_path / "in.jpg", output, upscaler).write()
+    assert b"THUMBNAIL" not in output.read_bytes()
+    with Image.open(output) as image:
+        found = image.getexif()
+        assert found[ExifTags.Base.Make] == "Camera"
+        second = found.get_ifd(ExifTags.IFD.IFD1)
+        data = image.info["exif"].removeprefix(b"Exif\0\0")[second[0x201] :]
+    assert len(data) == second[0x202]
+    with Image.open(io.BytesIO(data)) as small:
+        assert small.size == (107, 160)  # upright, as the picture
+        rows = np.asarray(small.convert("L")).mean(1)
+    assert rows[:70].min() > 150 > 50 > rows[90:].max()
 
 
 def test_strip_leaves_all_but_the_colour_profile_out(upscaler, photo, tmp_path):
