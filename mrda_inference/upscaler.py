@@ -147,10 +147,11 @@ def automatic_tile(
 
 
 def bytes_a_pixel(net: MRDANet) -> int:
-    """Memory that restoring takes, in float32, for each LR pixel of a tile."""
-    known = net.hyper_parameters(net.state_dict())
-    maps = 8 if known["upsampler"] == "pixelshuffledirect" else 8 + 2 * net.upscale**2  # of LR size, measured
-    return 4 * known["num_feat"] * maps
+    """Memory that restoring takes, in float32, for each LR pixel of a tile: at most, as measured.
+
+    Eight feature maps; of a narrow network the copies of the SR image, of which there are up to six, count more.
+    """
+    return 4 * max(8 * net.hyper_parameters(net.state_dict())["num_feat"], 6 * 3 * net.upscale**2)
 
 
 def _free_memory(device: torch.device) -> int:
