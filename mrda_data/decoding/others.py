@@ -75,7 +75,7 @@ def _refuse(data: bytes) -> Pixels:
     except Exception as error:  # whatever a damaged file makes of the reader
         raise Refused(DAMAGED) from error
     which = f"an animated GIF of {frames} pictures" if frames > 1 else "a GIF"
-    raise Refused(f"{which}, no PNG, JPEG, BMP, WebP, TIFF or PNM image; save it as PNG")
+    raise Refused(f"{which}, no PNG, JPEG, BMP, WebP, TIFF, PNM, HEIC or AVIF image; save it as PNG")
 
 
 BMP, WEBP, HEIF, AVIF = (_pillow(kind) for kind in ("BMP", "WEBP", "HEIF", "AVIF"))

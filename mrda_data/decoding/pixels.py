@@ -12,7 +12,7 @@ class Refused(ValueError):  # noqa: N818  (the caller makes an ImageError of it)
     """A file that is damaged, or of a layout that cannot be converted exactly; the message says which."""
 
 
-DAMAGED = "cannot be decoded; it is damaged or no PNG, JPEG, BMP, WebP, TIFF or PNM image of 8 or 16 bits"
+DAMAGED = "cannot be decoded; it is damaged or no PNG, JPEG, BMP, WebP, TIFF, PNM, HEIC or AVIF image of 8 or 16 bits"
 
 
 class Pixels(NamedTuple):

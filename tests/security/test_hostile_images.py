@@ -79,7 +79,7 @@ FILES = {
     "JPEG of a thousand scans": (slow_jpeg(), "a JPEG of more than 100 scans"),
     "NaN": (cv2.imencode(".tiff", FLOAT)[1].tobytes(), "8 or 16 bits"),
     "infinite gray": (cv2.imencode(".tiff", np.full((4, 4), np.inf, np.float32))[1].tobytes(), "8 or 16 bits"),
-    "another format": (encoded("GIF"), "no PNG, JPEG, BMP, WebP, TIFF or PNM"),
+    "another format": (encoded("GIF"), "no PNG, JPEG, BMP, WebP, TIFF, PNM, HEIC or AVIF"),
     "wrong magic": (b"\x89PNX" + encoded("PNG")[4:], "cannot be decoded"),
     "text": (b"GIF89a; rm -rf", "cannot be decoded"),
     **{f"half a {kind}": (encoded(kind)[:400], "cannot be decoded") for kind in ("PNG", "JPEG", "BMP", "TIFF", "PPM")},
