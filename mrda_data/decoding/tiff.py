@@ -43,7 +43,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read 
 
 
 @contextmanager
-def _page(data: bytes) -> Iterator[TiffPage]:
+def only_page(data: bytes) -> Iterator[TiffPage]:
     """The one picture of a file.
 
     Raises:
@@ -85,7 +85,7 @@ def _is_thumbnail(page: TiffPage, first: TiffPage) -> bool:
 
 def tiff_size(data: bytes) -> tuple[int, int]:
     """Height and width of the upright picture."""
-    with _page(data) as page:
+    with only_page(data) as page:
         sides = page.imagelength, page.imagewidth
         return sides[::-1] if _orientation(page) >= 5 else sides
 
@@ -97,7 +97,7 @@ def _orientation(page: TiffPage) -> int:
 
 def tiff_pixels(data: bytes) -> Pixels:
     """Decode the only picture, upright: contiguous or separate planes, strips or tiles, 1 to 16 bits."""
-    with _page(data) as page:
+    with only_page(data) as page:
         _check_layout(page)
         if len(page.dataoffsets) < math.prod(page.chunked):  # each that is missing would be filled in, for minutes
             raise Refused(f"{DAMAGED}; parts of the picture are missing")
