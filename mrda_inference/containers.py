@@ -95,7 +95,7 @@ def _of_png(data: bytes, notes: list[str]) -> Parts:
         else:
             try:
                 parts = _PNG_PARTS[kind](parts, body)
-            except (ValueError, struct.error, zlib.error):
+            except (ValueError, IndexError, struct.error, zlib.error):
                 notes.append(f"its PNG chunk {kind.decode()} is damaged and was left out")
     return parts._replace(png=tuple(colours))
 

@@ -174,7 +174,7 @@ class _Reader:
                     inside = place + wide - room
                     value = self._bytes(inside if length <= room else self._pointer(inside, long), length)
                     found.update({} if value is None or tag in found else {tag: _Entry(kind, number, value)})
-        except struct.error:
+        except (struct.error, OverflowError):  # a BigTIFF can point beyond all numbers
             self.is_damaged = True
             return found, 0
         after = start + wide * count

@@ -196,6 +196,7 @@ ODD = {  # chunks of a PNG, and the line about them
     "long compressed XMP": (chunk(b"iTXt", TEXT + zlib.compress(LONG_XMP)), None),
     "long compressed text": (chunk(b"zTXt", b"Comment\0\0" + zlib.compress(LONG_XMP)), None),
     "text with a wrong checksum": (chunk(b"tEXt", b"Comment\0none", is_sound=False), None),
+    "text that ends in its head": (chunk(b"iTXt", b"XML:com.adobe.xmp\0\0"), "iTXt"),
     "profile that is no zlib data": (chunk(b"iCCP", b"a\0\0junk"), "iCCP"),
     "gamma with a wrong checksum": (chunk(b"gAMA", bytes(4), is_sound=False), "gAMA"),
     **{f"short {kind}": (chunk(kind.encode(), b""), kind) for kind in ("gAMA", "cHRM", "sRGB", "pHYs", "cICP")},
