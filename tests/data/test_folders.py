@@ -39,6 +39,20 @@ def test_links_to_folders_are_followed_but_each_folder_once(tmp_path):
     assert list_images(tmp_path / "photos").names == ["a/x.png", "others/deep/z.png", "others/y.png"]
 
 
+def test_links_that_lead_nowhere_are_counted(tmp_path):
+    touch(tmp_path, "a.png")
+    for name, target in (("b.png", "b.png"), ("c", "c"), ("d.jpg", "missing.jpg"), ("e", "x" * 300)):
+        (tmp_path / name).symlink_to(target)
+    listing = list_images(tmp_path)
+    assert listing.names == ["a.png"]
+    assert listing.left_out() == "left out: 4 unreachable"
+
+
+def test_a_suffix_does_not_steer_the_terminal(tmp_path):
+    touch(tmp_path, "a.png", "x.\x1b[2J", os.fsdecode(b"y.\xe9"))
+    assert list_images(tmp_path).left_out() == r"left out: 1 .\x1b[2j, 1 .\udce9"
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     touch(tmp_path, "a.gif", "b.mp4")
     with pytest.raises(ImageError, match=r"no image in it .*; left out: 1 \.gif, 1 \.mp4"):
