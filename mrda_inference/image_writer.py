@@ -33,7 +33,8 @@ def check_target(path: Path, size: tuple[int, int], dtype: np.dtype, has_alpha: 
     """
     suffix = path.suffix.lower()
     if max(size) > LONGEST_SIDE[suffix]:
-        raise ImageError(f"{path}: {max(size)} pixels, {suffix} holds {LONGEST_SIDE[suffix]} a side; choose png")
+        advice = "choose png" if max(size) <= LONGEST_SIDE[".png"] else "ask for a smaller picture"
+        raise ImageError(f"{path}: {max(size)} pixels, {suffix} holds {LONGEST_SIDE[suffix]} a side; {advice}")
     if suffix != ".png" and dtype == np.uint16:
         raise ImageError(f"{path}: {suffix} holds no 16 bits; choose png")
     if suffix in (".jpg", ".jpeg") and has_alpha:

@@ -196,13 +196,19 @@ def test_a_useless_file_is_named_in_one_line(tmp_path, kind, reason):
         ("a.jpg", (2, 2), np.uint16, False, "holds no 16 bits"),
         ("a.webp", (2, 2), np.uint16, False, "holds no 16 bits"),
         ("a.jpg", (2, 2), np.uint8, True, "holds no alpha"),
-        ("a.webp", (2, 20_000), np.uint8, False, "20000 pixels"),
+        ("a.webp", (2, 20_000), np.uint8, False, "20000 pixels, .webp holds 16383 a side; choose png"),
     ],
 )
 def test_a_format_that_cannot_hold_the_picture_is_named(tmp_path, name, size, dtype, has_alpha, reason):
     with pytest.raises(ImageError, match=reason):
         check_target(tmp_path / name, size, np.dtype(dtype), has_alpha)
     check_target(tmp_path / "a.png", size, np.dtype(dtype), has_alpha)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_png_is_no_advice_for_what_it_cannot_hold(tmp_path, suffix):
+    with pytest.raises(ImageError, match=r"1111111 pixels, .* a side; ask for a smaller picture"):
+        check_target(tmp_path / f"a{suffix}", (2, 1_111_111), np.dtype(np.uint8), False)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
