@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mrda_data.images import SUFFIXES, ImageError
 from mrda_utils.errors import printable
+from mrda_utils.files import kind_of
 
 NO_FILES = ("thumbs.db", "desktop.ini", "sha256sums", "prepare_data.jsonl")  # of systems, and of this project
 NO_FOLDERS = ("__macosx", "$recycle.bin")
@@ -38,8 +39,11 @@ def list_images(folder: str | Path) -> Listing:
         ImageError: no folder of this name, no image in it, or a sub-folder that cannot be listed.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise ImageError(f"{folder}: no such folder")
+    try:
+        if kind_of(root) != "folder":
+            raise ImageError(f"{folder}: no such folder")
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from error
     names, others, seen = [], Counter(), set()
     pending, links = deque([root]), deque()
     while pending or links:
