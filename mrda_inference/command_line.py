@@ -40,9 +40,9 @@ def main() -> None:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argument_parser("Upscale photographs.", prog="mrda-upscale")
     parser.add_argument(
-        "-i", "--input", nargs="+", required=True, type=_name, help="files, folders, patterns such as 'photos/*.jpg'"
+        "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
-    parser.add_argument("-o", "--output", type=_path, required=True, help="folder; or a file, for one input file")
+    parser.add_argument("-o", "--output", required=True, help="folder; or a file, for one input file")
     networks = parser.add_mutually_exclusive_group()
     networks.add_argument(
         "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
@@ -94,7 +94,11 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
-    """Options that are in range and go together."""
+    """Options that are in range and go together; the output as a path."""
+    for option, name in (*(("-i", name) for name in args.input), ("-o", args.output)):
+        if not name:
+            raise OptionError(f"{option} '': an empty name; the working directory is called .")
+    args.output = Path(args.output)
     if args.overlap < 0:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
@@ -109,16 +113,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     if args.backend == "onnx" and args.dtype not in ("auto", "float32"):
         raise OptionError(f"--dtype {args.dtype}: --backend onnx computes in float32; openvino takes bfloat16 too")
     return args
-
-
-def _name(text: str) -> str:
-    if not text:  # which would be the working directory
-        raise argparse.ArgumentTypeError("an empty name; a file or folder is needed, . is the working directory")
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_name(text))
 
 
 def _colour(name: str) -> tuple[int, int, int]:

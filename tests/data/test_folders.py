@@ -73,6 +73,15 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         list_images(tmp_path)
 
 
+def test_a_folder_that_cannot_be_reached_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name, reason in (("loop", "Too many levels of symbolic links"), ("x" * 300, "File name too long")):
+        with pytest.raises(ImageError, match=rf"{name}: cannot be listed \({reason}\)"):
+            list_images(tmp_path / name)
+    with pytest.raises(ImageError, match="missing: no such folder"):
+        list_images(tmp_path / "missing")
+
+
 # --------------------------------------------------------------------------------------------------------------- pairs
 @pytest.mark.parametrize(
     ("gt", "lq", "template", "expected"),
