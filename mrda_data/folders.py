@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mrda_data.images import SUFFIXES, ImageError
+from mrda_utils.errors import printable
+from mrda_utils.files import kind_of
 
 NO_FILES = ("thumbs.db", "desktop.ini", "sha256sums", "prepare_data.jsonl")  # of systems, and of this project
 NO_FOLDERS = ("__macosx", "$recycle.bin")
+UNREACHABLE = "unreachable"  # links to nothing, to themselves or into a folder that is closed
 
 
 class Listing(NamedTuple):
@@ -19,11 +22,11 @@ class Listing(NamedTuple):
     names: list[str]
     """Of images, POSIX and relative, sorted."""
     others: Counter[str]
-    """Suffix of other files -> how many."""
+    """Suffix of other files, or `UNREACHABLE` -> how many."""
 
     def left_out(self) -> str:
         """The other files in words: `left out: 2 .gif, 1 .txt`; nothing if there is none."""
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
+        counts = ", ".join(f"{count} {printable(suffix)}" for suffix, count in sorted(self.others.items()))
         return f"left out: {counts}" if counts else ""
 
 
@@ -36,20 +39,25 @@ def list_images(folder: str | Path) -> Listing:
         ImageError: no folder of this name, no image in it, or a sub-folder that cannot be listed.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise ImageError(f"{folder}: no such folder")
+    try:
+        if kind_of(root) != "folder":
+            raise ImageError(f"{folder}: no such folder")
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from error
     names, others, seen = [], Counter(), set()
     pending, links = deque([root]), deque()
     while pending or links:
         here = pending.popleft() if pending else links.popleft()  # what is linked may also be here under its own name
-        for entry in _entries(here, seen):
+        for entry, kind in _entries(here, seen):
             path = here / entry.name
-            if entry.is_dir():
+            if kind == "folder":
                 (links if entry.is_symlink() else pending).append(path)
-            elif path.suffix.lower() in SUFFIXES and entry.is_file():
+            elif kind == "file" and path.suffix.lower() in SUFFIXES:
                 names.append(path.relative_to(root).as_posix())
-            elif entry.is_file():
+            elif kind == "file":
                 others[path.suffix.lower() or "without suffix"] += 1
+            elif kind == UNREACHABLE:
+                others[UNREACHABLE] += 1
     listing = Listing(sorted(names), others)
     if not names:
         found = listing.left_out()
@@ -60,18 +68,32 @@ def list_images(folder: str | Path) -> Listing:
     return listing
 
 
-def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry]:
-    """Entries of a folder that are not skipped; none if it was listed before."""
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[tuple[os.DirEntry, str]]:
+    """Entries of a folder that are not skipped, each with its kind; none if the folder was listed before."""
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             return []
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            found = [(entry, _kind(entry)) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from error
+    skipped = {"folder": NO_FOLDERS}
     return sorted(
-        (entry for entry in found if entry.name.lower() not in (NO_FOLDERS if entry.is_dir() else NO_FILES)),
-        key=lambda entry: entry.name,
+        ((entry, kind) for entry, kind in found if entry.name.lower() not in skipped.get(kind, NO_FILES)),
+        key=lambda pair: pair[0].name,
     )
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """`folder`, `file`, UNREACHABLE or, of a pipe or device, nothing."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError:
+        return UNREACHABLE
+    return ""

@@ -22,7 +22,8 @@ class PairedDataset(Dataset):
     images in the order of the pairs.
 
     Raises:
-        ImageError: no image, one that cannot be read or has no partner, or sizes of a pair that do not belong together.
+        ImageError: no image, one that cannot be read or has no partner, sizes of a pair that do not belong together, or
+            an option out of range.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -32,7 +33,10 @@ class PairedDataset(Dataset):
             pairs = pair_names(self.gt.names, self.lq.names, opt.get("lq_template"))
         except ImageError as error:
             raise ImageError(f"{opt['name']}: {error}") from error
-        self.pairs = pairs[: opt.get("max_images")]
+        most = opt.get("max_images")
+        if most is not None and most < 1:
+            raise ImageError(f"{opt['name']}: max_images {most}: must be at least 1")
+        self.pairs = pairs[:most]
         self.sizes = self._check_sizes()
         places = ({name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq))
         columns = zip(*self.pairs, strict=True)

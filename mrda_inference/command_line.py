@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -23,8 +23,8 @@ from mrda_inference.photograph import OutputOptions, TooLargeError, restore_file
 from mrda_inference.tiling import OVERLAP, one_behind
 from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
 from mrda_utils.arguments import argument_parser
-from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, run
-from mrda_utils.files import WriteError
+from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, printable, run
+from mrda_utils.files import WriteError, kind_of, refusal_named
 from mrda_utils.numerics import set_numerics
 
 
@@ -42,7 +42,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
+    parser.add_argument("-o", "--output", required=True, help="folder; or a file, for one input file")
     networks = parser.add_mutually_exclusive_group()
     networks.add_argument(
         "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
@@ -94,7 +94,11 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
-    """Options that are in range and go together."""
+    """Options that are in range and go together; the output as a path."""
+    for option, name in (*(("-i", name) for name in args.input), ("-o", args.output)):
+        if not name:
+            raise OptionError(f"{option} '': an empty name; the working directory is called .")
+    args.output = Path(args.output)
     if args.overlap < 0:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
@@ -156,10 +160,11 @@ def _begun(
 ) -> Iterator[tuple[Path, Path, Future[list[str]]]]:
     """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
     sources: dict[Path, Path] = {}
+    inputs = {identity for source, _ in targets if (identity := _identity(source))}
     for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
         try:
-            _check_names(source, target, args, sources)
-            with _tile_bar(source.name) as progress:
+            _check_names(source, target, args, sources, inputs)
+            with _tile_bar(printable(source.name)) as progress:
                 enlarged = restore_file(source, target, upscaler, output, progress)
             finish = enlarged.write
             del enlarged  # the writer lets go of the picture as soon as it is written
@@ -171,24 +176,39 @@ def _begun(
         yield source, target, writing
 
 
-def _check_names(source: Path, target: Path, args: argparse.Namespace, sources: dict[Path, Path]) -> None:
+def _check_names(
+    source: Path, target: Path, args: argparse.Namespace, sources: dict[Path, Path], inputs: set[tuple[int, int]]
+) -> None:
     """Whether this file may become that one; `sources` has the outputs so far with their inputs."""
     if UNPRINTABLE.search(str(target.relative_to(args.output))):
         raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
     if target in sources:
         raise ImageError(f"{source}: {target} is already that of {sources[target]}; rename one of them")
     sources[target] = source
-    if target.exists() and target.samefile(source):
-        raise ImageError(f"{source}: its output would replace it; choose another -o")
-    if target.exists() and not args.overwrite:
+    with refusal_named(target):
+        exists = bool(kind_of(target))
+    if not exists:
+        return
+    if (found := _identity(target)) in inputs:
+        replaced = "it" if found == _identity(source) else f"the input {target}"
+        raise ImageError(f"{source}: its output would replace {replaced}; choose another -o")
+    if not args.overwrite:
         raise _Skipped
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its name; None where there is none."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _outcome(source: Path, writing: Future[list[str]]) -> str:
     """What became of a file, told on stderr where it is not what was asked for."""
     try:
         for note in writing.result():
-            tqdm.write(f"{source}: {note}", file=sys.stderr)
+            tqdm.write(printable(f"{source}: {note}"), file=sys.stderr)
     except _Skipped:
         return "skipped"
     except WriteError as error:
@@ -205,19 +225,19 @@ def _outcome(source: Path, writing: Future[list[str]]) -> str:
         message, outcome = f"{source}: out of memory; choose a smaller --tile", "failed"
     else:
         return "upscaled"
-    tqdm.write(f"error: {message}", file=sys.stderr)
+    tqdm.write(printable(f"error: {message}"), file=sys.stderr)
     return outcome
 
 
 def _report(outcomes: dict[str, list[Path]], output: Path) -> None:
     """The last lines: what was skipped and why, and how many files had which outcome."""
-    if skipped := first_ten([str(path) for path in outcomes["skipped"]]):
+    if skipped := first_ten([printable(str(path)) for path in outcomes["skipped"]]):
         print(  # noqa: T201
             f"skipped, since the output exists (--overwrite replaces it): {', '.join(skipped)}", file=sys.stderr
         )
     counts = {outcome: len(paths) for outcome, paths in outcomes.items()}
     failed = counts["failed"] + counts["too large"]
-    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {failed} failed: {output}")  # noqa: T201
+    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {failed} failed: {printable(str(output))}")  # noqa: T201
 
 
 @contextmanager

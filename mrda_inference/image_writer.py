@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import copyfileobj
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from mrda_data.images import ImageError
 from mrda_inference.side_data import SideData, copy_with_side_data
+from mrda_utils.errors import UNPRINTABLE
 from mrda_utils.files import WriteError, written_whole
 
 LONGEST_SIDE = {".png": 1_000_000, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels
@@ -28,7 +33,8 @@ def check_target(path: Path, size: tuple[int, int], dtype: np.dtype, has_alpha: 
     """
     suffix = path.suffix.lower()
     if max(size) > LONGEST_SIDE[suffix]:
-        raise ImageError(f"{path}: {max(size)} pixels, {suffix} holds {LONGEST_SIDE[suffix]} a side; choose png")
+        advice = "choose png" if max(size) <= LONGEST_SIDE[".png"] else "ask for a smaller picture"
+        raise ImageError(f"{path}: {max(size)} pixels, {suffix} holds {LONGEST_SIDE[suffix]} a side; {advice}")
     if suffix != ".png" and dtype == np.uint16:
         raise ImageError(f"{path}: {suffix} holds no 16 bits; choose png")
     if suffix in (".jpg", ".jpeg") and has_alpha:
@@ -98,29 +104,50 @@ def _encode(pixels: np.ndarray, plain: Path, side: SideData, quality: int | None
     kinds = [kind for kind, data in kept.items() if data]
     what = pixels, kinds, [np.frombuffer(kept[kind], np.uint8) for kind in kinds], settings
     try:
-        if sys.platform == "win32":  # where OpenCV opens no path that the system's code page lacks
+        with _pipe_into(plain) as pipe:
+            if pipe is not None:
+                done = cv2.imwriteWithMetadata(pipe, *what)
+        if pipe is None:
             done, data = cv2.imencodeWithMetadata(plain.suffix, *what)
             plain.write_bytes(data)
-        else:
-            done = cv2.imwriteWithMetadata(str(plain), *what)
         reason = "the encoder refuses it"
     except cv2.error as error:
         done, reason = False, error.err
     if not done:
-        _probe(plain.parent)
         raise ImageError(f"{path}: cannot be encoded ({reason})")
 
 
-def _probe(folder: Path) -> None:
-    """Whether the folder takes a file of some length; OpenCV does not tell why it could not write one.
+@contextmanager
+def _pipe_into(plain: Path) -> Iterator[str | None]:
+    """A name through which OpenCV writes into a file and meets no full disk, of which libpng would print a line.
+
+    None where the system has no such name (Windows, file systems without links) or OpenCV cannot open it (no UTF-8).
 
     Raises:
-        OSError: it does not.
+        OSError: why the file could not be written.
     """
-    with (folder / "probe").open("wb") as file:
-        file.write(bytes(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, ThreadPoolExecutor(max_workers=1) as thread:
+        copying = thread.submit(_copy_to_its_end, source, plain)
+        link = plain.with_name(f"pipe{plain.suffix}")
+        try:
+            if sys.platform != "win32":
+                with suppress(OSError):
+                    link.symlink_to(f"/dev/fd/{writing}")
+            yield str(link) if link.exists() and not UNPRINTABLE.search(str(link)) else None
+        finally:
+            os.close(writing)
+        copying.result()
+
+
+def _copy_to_its_end(source: BinaryIO, plain: Path) -> None:
+    try:
+        with plain.open("wb") as file:
+            copyfileobj(source, file, 1 << 20)
+    except OSError:
+        while source.read(1 << 20):  # who writes into the pipe must not wait, nor fail
+            pass
+        raise
 
 
 def _verify(plain: Path, size: tuple[int, int], path: Path) -> None:
@@ -142,7 +169,6 @@ def _verify(plain: Path, size: tuple[int, int], path: Path) -> None:
                 image.draft("L", (1, 1))
                 image.load()
     except Exception as error:  # whatever half a file makes of the reader
-        _probe(plain.parent)
         raise ImageError(f"{path}: cannot be encoded (what was written cannot be read again)") from error
     if found != size:
         raise ImageError(f"{path}: cannot be encoded ({found} instead of {size} pixels)")

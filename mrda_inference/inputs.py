@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from glob import glob
@@ -10,7 +11,8 @@ from pathlib import Path
 from mrda_data.folders import list_images
 from mrda_data.images import SUFFIXES, ImageError
 from mrda_inference.image_writer import LONGEST_SIDE
-from mrda_utils.errors import OptionError
+from mrda_utils.errors import OptionError, printable
+from mrda_utils.files import kind_of
 
 
 def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path, Path]]:
@@ -24,11 +26,14 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
     Raises:
         UserError: an input that is none, or an output that cannot be.
     """
-    is_one_file = len(patterns) == 1 and Path(patterns[0]).is_file()
-    if is_one_file and output.suffix.lower() in LONGEST_SIDE and not output.is_dir():
+    is_one_file = len(patterns) == 1 and _kind("-i", Path(patterns[0])) == "file"
+    kind = _kind("-o", output)
+    if is_one_file and output.suffix.lower() in LONGEST_SIDE and kind != "folder":
+        _check_links(output.parent)
         return [(Path(patterns[0]), output)]
-    if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
+    if kind == "file" or (output.suffix.lower() in SUFFIXES and kind != "folder"):
         raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
+    _check_links(output)
     found = [pair for pattern in patterns for pair in _inputs(pattern, output)]
     unique = dict(found)  # a file named twice is upscaled once
     plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
@@ -42,22 +47,38 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
 def _inputs(pattern: str, output: Path) -> list[tuple[Path, Path]]:
     """Files that one argument of -i names, and where they lie below the output folder."""
     path, inside = Path(pattern), output.resolve()
-    if path.is_dir():
+    kind = _kind("-i", path)
+    if kind == "folder":
         if inside == path.resolve():
             raise OptionError(f"-o {output}: is the input folder; choose another")
         listing = list_images(path)
         if listing.others:
-            print(f"{path}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
+            print(f"{printable(str(path))}: {listing.left_out()}", file=sys.stderr)  # noqa: T201
         return [(image, image.relative_to(path)) for image in _others([path / name for name in listing.names], inside)]
-    if path.is_file():
+    if kind == "file":
         return [(path, Path(path.name))]
-    if path.exists():
+    if kind == "other":
         raise ImageError(f"-i {pattern}: a pipe or device, no image file")
-    matches = [Path(name) for name in sorted(glob(pattern, recursive=True))]
-    images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
+    matches = [Path(name) for name in sorted(glob(pattern, recursive=True)) if os.path.isfile(name)]
+    images = [match for match in matches if match.suffix.lower() in SUFFIXES]
     if not images:
         raise ImageError(f"-i {pattern}: no such file or folder, and no image that it matches")
     return [(image, Path(image.name)) for image in _others(images, inside)]
+
+
+def _kind(option: str, path: Path) -> str:
+    """See `kind_of`; a UserError where it cannot be told."""
+    try:
+        return kind_of(path)
+    except OSError as error:
+        raise OptionError(f"{option} {path}: cannot be used ({error.strerror}); name another") from error
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a folder, which need not exist, that a link to nothing is in the place of."""
+    for link in (folder, *folder.parents):
+        if link.is_symlink() and not link.exists():
+            raise OptionError(f"-o {folder}: {link} is a link to nothing; remove it, or name another folder")
 
 
 def _others(images: list[Path], inside: Path) -> list[Path]:

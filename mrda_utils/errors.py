@@ -21,8 +21,7 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         """The message without control characters, which would reach the terminal, and without endless lines."""
-        lines = (UNPRINTABLE.sub(_escaped, line) for line in super().__str__().split("\n"))
-        return "\n".join(map(_shortened, lines))
+        return "\n".join(_shortened(printable(line)) for line in super().__str__().split("\n"))
 
 
 class OptionError(UserError):
@@ -35,8 +34,9 @@ def _shortened(line: str) -> str:
     return f"{line[: _LONGEST_LINE - _LONGEST_END]} ... {line[-_LONGEST_END:]}"
 
 
-def _escaped(match: re.Match) -> str:
-    return match[0].encode("unicode_escape").decode()
+def printable(line: str) -> str:
+    """A line without control characters, which a stranger's file may have in its name or data; they are escaped."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), line)
 
 
 class Stopped(Exception):  # noqa: N818  (no error)
@@ -106,5 +106,5 @@ def _own_words(error: UserError) -> str:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(*(UNPRINTABLE.sub(_escaped, line) for line in message.split("\n")), sep="\n", file=sys.stderr)  # noqa: T201
+    print(*map(printable, message.split("\n")), sep="\n", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from mrda_utils.errors import UserError
 
 SHORT_NAME = 100  # bytes of a file's name, which any file system allows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+INVALID_NAME = 123  # Windows, of a pattern such as *.jpg, which no file is called
 NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
 
@@ -26,6 +28,23 @@ class WriteError(UserError):
     def of_any_file(self) -> bool:
         """Whether no other file can be written either: the file system is full or read-only."""
         return getattr(self.__cause__, "errno", None) in NO_ROOM
+
+
+def kind_of(path: Path) -> str:
+    """`folder`, `file`, `other` (a pipe, a device) or, where there is nothing, an empty text.
+
+    Raises:
+        OSError: it cannot be told: a folder is closed, the name is too long, a link leads to itself.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        if getattr(error, "winerror", None) == INVALID_NAME:
+            return ""
+        raise
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 @contextmanager

@@ -39,6 +39,20 @@ def test_links_to_folders_are_followed_but_each_folder_once(tmp_path):
     assert list_images(tmp_path / "photos").names == ["a/x.png", "others/deep/z.png", "others/y.png"]
 
 
+def test_links_that_lead_nowhere_are_counted(tmp_path):
+    touch(tmp_path, "a.png")
+    for name, target in (("b.png", "b.png"), ("c", "c"), ("d.jpg", "missing.jpg"), ("e", "x" * 300)):
+        (tmp_path / name).symlink_to(target)
+    listing = list_images(tmp_path)
+    assert listing.names == ["a.png"]
+    assert listing.left_out() == "left out: 4 unreachable"
+
+
+def test_a_suffix_does_not_steer_the_terminal(tmp_path):
+    touch(tmp_path, "a.png", "x.\x1b[2J", os.fsdecode(b"y.\xe9"))
+    assert list_images(tmp_path).left_out() == r"left out: 1 .\x1b[2j, 1 .\udce9"
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     touch(tmp_path, "a.gif", "b.mp4")
     with pytest.raises(ImageError, match=r"no image in it .*; left out: 1 \.gif, 1 \.mp4"):
@@ -59,6 +73,15 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         list_images(tmp_path)
 
 
+def test_a_folder_that_cannot_be_reached_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name, reason in (("loop", "Too many levels of symbolic links"), ("x" * 300, "File name too long")):
+        with pytest.raises(ImageError, match=rf"{name}: cannot be listed \({reason}\)"):
+            list_images(tmp_path / name)
+    with pytest.raises(ImageError, match="missing: no such folder"):
+        list_images(tmp_path / "missing")
+
+
 # --------------------------------------------------------------------------------------------------------------- pairs
 @pytest.mark.parametrize(
     ("gt", "lq", "template", "expected"),
@@ -71,7 +94,10 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         ("0801.png", "0801x4.png", None, "0801x4.png"),
         ("1.png 2.png", "1.png 1x4.png 2.png 2x4.png", None, "HR image .*|LR image 1x4.png has no HR image"),
         ("a.png b.png c.png", "a.png c.png", None, r"HR image b.png has no LR image b\.\* \(3 HR and 2 LR images\)"),
-        ("a.png b.png", "ax4.png cx4.png", None, r"HR image a.png has no LR image a\.\*"),
+        ("a.png b.png", "ax4.png cx4.png", None, r"HR image b.png has no LR image bx4\.\*"),
+        ("0.png 1.png 2.png", "0x4.png 1x4.png 2x4.png 3x4.png", None, "LR image 3x4.png has no HR image"),
+        ("0801.png 0802.png", "0801x4.png 0803x4.png", None, r"HR image 0802.png has no LR image 0802x4\.\*"),
+        ("1_HR.png 2_HR.png 3_HR.png", "1_LR4.png 3_LR4.png", None, r"HR image 2_HR.png has no LR image 2_LR4\.\*"),
         ("a.png b.png", "ax4.png cx4.png", "{name}x4", r"HR image b.png has no LR image bx4\.\*"),
         ("a.png", "b.png", None, r"HR image a.png has no LR image"),
         ("a.png a.jpg", "a.png b.png", None, "a.png and a.jpg differ in their suffix alone"),
@@ -85,6 +111,59 @@ def test_pairs_go_by_names_or_the_first_without_partner_is_named(gt, lq, templat
             pair_names(gt, lq, template)
     else:
         assert pair_names(gt, lq, template) == list(zip(gt, expected.split(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("gt", "lq"),
+    [
+        ("0801 0802 0803", "0811 0812 0813"),
+        ("f000 f001", "f010 f011"),
+        ("10 20", "01 02"),
+        ("1", "10"),
+        ("10", "1"),
+        ("x1", "x10"),
+        ("4", "0801x4"),
+        ("1 1a", "2 2a"),
+        ("s1_a s1_b", "s2_a s2_b"),
+        ("left_07 right_07", "left_08x4 right_08x4"),
+    ],
+)
+def test_other_frames_are_no_pairs(gt, lq):
+    with pytest.raises(ImageError, match="has no LR image"):
+        pair_names(*([f"{stem}.png" for stem in stems.split()] for stems in (gt, lq)))
+
+
+@pytest.mark.parametrize(
+    ("gt", "lq"),
+    [
+        ("1", "1x4"),
+        ("photo", "photo_LR4"),
+        ("0801 0802", "0801x4 0802x4"),
+        ("img_001_HR img_002_HR", "img_001_LRBI_x4 img_002_LRBI_x4"),
+        ("DIV2K_0801 DIV2K_0802", "0801x4 0802x4"),
+        ("a_x1 b_x1", "a_x4 b_x4"),
+        ("im9_SRF_2_HR im10_SRF_2_HR", "im9_SRF_2_LR im10_SRF_2_LR"),
+    ],
+)
+def test_a_pattern_may_have_a_scale_or_other_numbers_of_one_side(gt, lq):
+    names = [[f"{stem}.png" for stem in stems.split()] for stems in (gt, lq)]
+    assert pair_names(*names) == list(zip(*names, strict=True))
+
+
+@pytest.mark.parametrize("template", ["", "x4", "LR/{name}", "{name}{name}", "{scale}{name}"])
+def test_a_template_that_is_none_is_named(template):
+    with pytest.raises(ImageError, match=r"^lq_template '.*': must contain \{name\} once and no slash"):
+        pair_names(["a.png"], ["x4.png"], template)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_no_pair_at_all_is_no_data_set(tmp_path, most):
+    for name, side in (("hr/a.png", 16), ("hr/b.png", 16), ("lr/a.png", 4), ("lr/b.png", 4)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (side, side)).save(tmp_path / name)
+    opt = {"name": "x", "scale": 4, "dataroot_gt": str(tmp_path / "hr"), "dataroot_lq": str(tmp_path / "lr")}
+    with pytest.raises(ImageError, match=f"^x: max_images {most}: must be at least 1$"):
+        PairedDataset({**opt, "max_images": most})
 
 
 def test_processes_compare_both_images_of_a_pair(tmp_path):

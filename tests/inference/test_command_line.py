@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.torch import load_file, save_file
 
 from mrda_arch import MLN, MRDANet
@@ -172,6 +172,106 @@ def test_an_input_is_never_overwritten(folder, capsys):
     assert Path("photos/a.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("existing", [[], ["--overwrite"]])
+def test_no_input_is_overwritten_by_the_output_of_another_either(folder, capsys, existing):
+    for name in ("a.jpg", "sub/a_jpg.png"):
+        Image.open("photos/a.png").save(f"photos/{name}")
+    before = Path("photos/sub/a_jpg.png").read_bytes()
+    inputs = ["photos/a.jpg", "photos/a.png", "photos/sub/a_jpg.png"]
+    assert upscaled("-i", *inputs, "-o", "photos/sub", *existing) == 1
+    told = "error: photos/a.jpg: its output would replace the input photos/sub/a_jpg.png; choose another -o\n"
+    assert told in capsys.readouterr().err
+    assert Path("photos/sub/a_jpg.png").read_bytes() == before
+
+
+def test_a_name_that_becomes_too_long_does_not_stop_a_folder(folder, capsys):
+    for suffix in (".jpg", ".png"):
+        Image.open("photos/a.png").save(f"photos/{'c' * 251}{suffix}")
+    assert upscaled("-i", "photos", "-o", "out") == 1
+    assert outputs("out") == ["a.png", "sub/b.png"]
+    captured = capsys.readouterr()
+    assert captured.err.count("cannot be written (File name too long)") == 2
+    assert "2 upscaled, 0 skipped, 2 failed" in captured.out
+
+
+def test_a_link_to_itself_does_not_stop_a_folder(folder, capsys):
+    Path("photos/x").symlink_to("x")
+    assert upscaled("-i", "photos", "-o", "out") == 0
+    assert outputs("out") == ["a.png", "sub/b.png"]
+    assert "photos: left out: 1 unreachable\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["out", "out.png", "out/deep", "out/deep/x.png"])
+def test_a_link_that_leads_nowhere_is_no_output_folder(folder, output):
+    link = Path(output).parts[0]
+    Path(link).symlink_to(link)
+    with pytest.raises(UserError, match=f"^-o {output}: cannot be used \\(Too many levels of symbolic links\\)"):
+        upscaled("-i", "photos/a.png", "-o", output)
+    Path(link).unlink()
+    Path(link).symlink_to("missing")
+    if output == "out.png":  # which is replaced, as any output is
+        assert upscaled("-i", "photos/a.png", "-o", output) == 0
+        return
+    with pytest.raises(UserError, match=f"^-o out.*: {link} is a link to nothing; remove it"):
+        upscaled("-i", "photos/a.png", "-o", output)
+
+
+CLOSED = """
+import os, sys
+from mrda_inference.command_line import upscale_files
+from mrda_utils.errors import UserError
+os.chmod("closed", 0)
+if os.geteuid() == 0:
+    os.seteuid(65534)
+for inputs, output in (
+    ("closed/a.png", "out"),
+    ("closed/*.png", "out"),
+    ("closed", "out"),
+    ("a.png", "closed/x"),
+    ("a.png", "closed/x.png"),
+    ("a.png", "closed"),
+):
+    try:
+        upscale_files(["--weights", "toy.safetensors", "--device", "cpu", "-i", inputs, "-o", output])
+    except UserError as error:
+        print("told:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes no folders in this way")
+def test_folders_that_may_not_be_entered_are_told_in_a_line(folder):
+    Path("closed").mkdir()
+    for name in ("a.png", "closed/a.png"):
+        Image.new("RGB", (8, 8)).save(name)
+    folder.chmod(0o777)
+    Path("toy.safetensors").chmod(0o644)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CLOSED]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("told: ")] == [
+        "told: -i closed/a.png: cannot be used (Permission denied); name another",
+        "told: -i closed/*.png: cannot be used (Permission denied); name another",
+        "told: closed: cannot be listed (Permission denied)",
+        "told: -o closed/x: cannot be used (Permission denied); name another",
+        "told: -o closed/x.png: cannot be used (Permission denied); name another",
+        "told: closed/a.png: cannot be written (Permission denied)",
+    ]
+
+
+def test_what_a_file_says_of_itself_does_not_steer_the_terminal(folder, capsys):
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"\x1b[2J"
+    Image.new("RGB", (8, 8)).save("profile.png", icc_profile=bytes(profile))
+    Image.new("RGB", (8, 8)).save("\x1b[2J.png")
+    upscaled("-i", "profile.png", "-o", "out")
+    upscaled("-i", "\x1b[2J.png", "-o", "\x9b.png")
+    told = capsys.readouterr()
+    assert r"\x1b[2J" in told.err
+    assert r"\x9b.png" in told.out
+    assert not set("\x1b\x9b") & set(told.err + told.out)
+
+
 @pytest.mark.parametrize(("inputs", "expected"), [("photos", "sub/b.png"), ("photos/**/*.png", "b.png")])
 def test_outputs_inside_the_input_folder_are_no_inputs(folder, inputs, expected):
     assert upscaled("-i", inputs, "-o", "photos/x4") == 0
@@ -227,6 +327,12 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
         (["-i", "photos", "-o", "out", "--outscale", "0"], "--outscale 0.0: must be above 0"),
         (["-i", "photos", "-o", "out", "--outscale", "2", "--width", "9"], "--outscale excludes --width"),
         (["-i", "/dev/zero", "-o", "out"], "-i /dev/zero: a pipe or device"),
+        (["-i", "", "-o", "out"], "-i '': an empty name"),
+        (["-i", "photos", "", "-o", "out"], "-i '': an empty name"),
+        (["-i", "photos", "-o", ""], "-o '': an empty name"),
+        (["-i", "x" * 300, "-o", "out"], r"-i x+: cannot be used \(File name too long\)"),
+        (["-i", "photos", "-o", "x" * 300], r"-o x+: cannot be used \(File name too long\)"),
+        (["-i", "photos/a.png", "-o", "x" * 300 + ".png"], r"-o x+\.png: cannot be used \(File name too long\)"),
     ],
 )
 def test_mistakes_end_in_one_line_before_anything_is_written(folder, arguments, message):

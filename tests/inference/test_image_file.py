@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +19,7 @@ from mrda_inference.side_data import SideData
 from mrda_utils.errors import UserError
 from tests.data.test_layouts import cmyk_profile
 
+ROOT = Path(__file__).resolve().parents[2]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY = SRGB[:16] + b"GRAY" + SRGB[20:]
 
@@ -191,7 +196,7 @@ def test_a_useless_file_is_named_in_one_line(tmp_path, kind, reason):
         ("a.jpg", (2, 2), np.uint16, False, "holds no 16 bits"),
         ("a.webp", (2, 2), np.uint16, False, "holds no 16 bits"),
         ("a.jpg", (2, 2), np.uint8, True, "holds no alpha"),
-        ("a.webp", (2, 20_000), np.uint8, False, "20000 pixels"),
+        ("a.webp", (2, 20_000), np.uint8, False, "20000 pixels, .webp holds 16383 a side; choose png"),
     ],
 )
 def test_a_format_that_cannot_hold_the_picture_is_named(tmp_path, name, size, dtype, has_alpha, reason):
@@ -200,8 +205,47 @@ def test_a_format_that_cannot_hold_the_picture_is_named(tmp_path, name, size, dt
     check_target(tmp_path / "a.png", size, np.dtype(dtype), has_alpha)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_png_is_no_advice_for_what_it_cannot_hold(tmp_path, suffix):
+    with pytest.raises(ImageError, match=r"1111111 pixels, .* a side; ask for a smaller picture"):
+        check_target(tmp_path / f"a{suffix}", (2, 1_111_111), np.dtype(np.uint8), False)
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match=r"a\.png: cannot be written"):
         write_pixels(noise(2, 2, 3), SideData(), tmp_path / "out" / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems of other systems take UTF-8 alone")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_folder_whose_name_is_no_utf_8_takes_pictures(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"lat\xe9") / f"a{suffix}"
+    assert write_pixels(noise(9, 8, 3), SideData(), path) == []
+    with Image.open(path) as image:
+        assert image.size == (8, 9)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_full_disk_is_told_by_us_alone(tmp_path, suffix):
+    """The limit on the size of a file stands for it; libpng has a line of its own for a file that takes no more."""
+    script = f"""
+import resource, numpy as np, sys
+from pathlib import Path
+from mrda_inference.image_writer import write_pixels
+from mrda_inference.side_data import SideData
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+try:
+    write_pixels(pixels, SideData(), Path("a{suffix}"))
+except Exception as error:
+    print(type(error).__name__, error, file=sys.stderr)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+    assert done.stderr == f"WriteError a{suffix}: cannot be written (File too large)\n"
+    assert not list(tmp_path.iterdir())
