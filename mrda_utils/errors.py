@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import NoReturn
 
 from mrda_utils.console import lasting_console
 
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""Of a path, whoever asks for it: a folder is closed, a name too long, a link leads to itself, a file is no folder."""
 _LONGEST_LINE = 2000  # characters of a message; names and values may come from a stranger's file
 _LONGEST_END = 500  # of these at the end, where the reason is
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -61,7 +64,8 @@ def run(
 ) -> None:
     """Run an entry script; what a user can correct or asked for ends in one line on stderr, without a traceback.
 
-    Exit codes: 2 for a UserError or too little memory, 128 + its number for a signal (130 Ctrl-C, 143 SIGTERM).
+    Exit codes: 2 for a UserError, a path that cannot be reached or too little memory, 128 + its number for a signal
+    (130 Ctrl-C, 143 SIGTERM).
     """
     with lasting_console() as failure:
         with suppress(OSError, AttributeError):  # a name that the console's encoding lacks (Windows' cp1252) is no bug
@@ -90,6 +94,10 @@ def _run(main: Callable[[], None], interrupted: str, out_of_memory: str) -> None
         if torch_refuses := re.search(NOT_DETERMINISTIC, str(error)):
             _end(f"error: deterministic: true, but torch says '{torch_refuses[0]}'; set it to false", 2)
         raise
+    except OSError as error:
+        if error.filename is None or error.errno not in UNREACHABLE:
+            raise
+        _end(f"error: {error.filename}: cannot be used ({error.strerror})", 2)
     except KeyboardInterrupt:
         _end(interrupted, 130)
 

@@ -25,6 +25,20 @@ def test_mistakes_and_interruptions_end_in_one_line(error, code, line, capsys):
     assert shown.count("\n") == 1
 
 
+def test_a_path_that_cannot_be_reached_ends_in_one_line(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    for path, reason in ((tmp_path / ("a" * 300), "File name too long"), (tmp_path / "loop", "symbolic links")):
+        with pytest.raises(SystemExit) as end:
+            run(path.stat)
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {path}: cannot be used (")
+        assert reason in error
+        assert error.count("\n") == 1
+    with pytest.raises(FileNotFoundError):  # what was there before and is not now is told where it is opened
+        run((tmp_path / "none").stat)
+
+
 def test_a_bug_keeps_its_traceback():
     def main():
         raise ZeroDivisionError
