@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from tifffile import TiffFile
 
-from mrda_data.images import ImageError, decode, decode_rgb8
+from mrda_data.images import ImageError, decode, decode_rgb8, image_size
 
 SHAPES = [(7, 5), (33, 18), (1, 1)]
 
@@ -63,7 +64,7 @@ def tiffs(shape):
         yield f"gray {bits}", tiff(gray[..., 0], photometric="minisblack"), gray, None
         yield f"white is zero {bits}", tiff(limit - gray[..., 0], photometric="miniswhite"), gray, None
         for planar in ("contig", "separate"):
-            for compression in (None, "zlib", "lzw", "packbits"):
+            for compression in (None, "zlib", "lzw", "packbits", "zstd", "lzma"):
                 values = planes(rgb) if planar == "separate" else rgb
                 options = {"photometric": "rgb", "planarconfig": planar, "compression": compression}
                 yield f"rgb {bits} {planar} {compression}", tiff(values, **options), rgb, None
@@ -82,10 +83,19 @@ def tiffs(shape):
         two = np.concatenate([gray, rgba[..., 3:]], axis=2)
         options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
         yield f"gray with alpha {bits}", tiff(two, **options), gray, rgba[..., 3:]
+        options["planarconfig"] = "separate"
+        yield f"planes of gray and alpha {bits}", tiff(planes(two), **options), gray, rgba[..., 3:]
         yield f"tiles {bits}", tiff(rgb, photometric="rgb", tile=(16, 16)), rgb, None
         separate = {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16), "compression": "zlib"}
         yield f"tiles of planes {bits}", tiff(planes(rgb), **separate), rgb, None
         yield f"predictor {bits}", tiff(rgb, photometric="rgb", compression="lzw", predictor=True), rgb, None
+        for name, values in (("contig", rgb), ("separate", planes(rgb))):
+            options = {"photometric": "rgb", "planarconfig": name, "predictor": True, "byteorder": ">"}
+            for compression in ("lzw", "zlib", "zstd", "lzma"):
+                written = tiff(values, compression=compression, **options)
+                yield f"predictor {bits}, big endian {name} {compression}", written, rgb, None
+        tags = {258: [bits] * 3, 262: 2, 266: 2, 277: 3}
+        yield f"FillOrder 2 {bits}", hand_tiff(shape, bits_reversed(rgb.tobytes()), tags), rgb, None
         yield f"big endian {bits}", tiff(rgb, photometric="rgb", byteorder=">"), rgb, None
         yield f"BigTIFF {bits}", tiff(rgb, photometric="rgb", bigtiff=True), rgb, None
         yield f"one row a strip {bits}", tiff(rgb, photometric="rgb", rowsperstrip=1), rgb, None
@@ -104,7 +114,19 @@ def tiffs(shape):
     index = noise(shape)
     for name, table in (("by 256", colours * 256), ("by 257", colours * 257)):
         options = {"photometric": "palette", "colormap": table}
-        yield f"palette {name}", tiff(index[..., 0], **options), np.moveaxis(colours[:, index[..., 0]], 0, -1), None
+        yield f"palette {name}", tiff(index[..., 0], **options), rgb_of_index(colours, index), None
+    yield (
+        "palette of 8 bits",
+        tiff(index[..., 0], photometric="palette", colormap=colours),
+        rgb_of_index(colours, index),
+        None,
+    )
+    dark = np.zeros_like(colours)
+    yield "black palette", tiff(index[..., 0], photometric="palette", colormap=dark), rgb_of_index(dark, index), None
+    for bits in (1, 2, 4):
+        index, table = noise(shape, 1, bits), colours[:, : 2**bits]
+        yield f"palette of {bits} bits a pixel", palette_tiff(index, table, bits), rgb_of_index(table, index), None
+    yield from predicted_tiffs(shape)
     bilevel = noise(shape, 1, 1)
     yield "1 bit", pillow(bilevel * 255, "TIFF", "1"), bilevel * 255, None
     yield "1 bit, group 4", pillow(bilevel * 255, "TIFF", "1", compression="group4"), bilevel * 255, None
@@ -114,6 +136,64 @@ def tiffs(shape):
         written = pillow(noise(shape, 3), "TIFF", compression="jpeg", quality=quality)
         with Image.open(io.BytesIO(written)) as image:
             yield "JPEG", written, np.asarray(image.convert("RGB")), None
+
+
+def predicted_tiffs(shape):
+    """Files in which a converter left the tag Predictor, which counts only for some compressions."""
+    rgb, bilevel = noise(shape, 3), noise(shape, 1, 1)
+    predicted = tiff(rgb, photometric="rgb", compression="lzw", predictor=True)
+    for compression in ("packbits", "raw"):
+        file = io.BytesIO()
+        with Image.open(io.BytesIO(predicted)) as image:
+            image.save(file, "TIFF", compression=compression, tiffinfo=image.tag_v2)
+        assert TiffFile(io.BytesIO(file.getvalue())).pages[0].tags["Predictor"].value == 2
+        yield f"predictor left in {compression}", file.getvalue(), rgb, None
+    deep = noise(shape, 3, 16)
+    for name, values, written, options in (
+        ("planes", rgb, planes(rgb), {"planarconfig": "separate"}),
+        ("tiles", rgb, rgb, {"tile": (16, 16), "compression": "packbits"}),
+        ("16 bits", deep, deep, {}),
+    ):
+        data = tiff(written, photometric="rgb", **options)
+        at = data.index(struct.pack("<HH", 305, 2))  # Software
+        data = data[:at] + struct.pack("<HHII", 317, 3, 1, 2) + data[at + 12 :]
+        yield f"predictor left in {name}", data, values, None
+    for compression in (None, "group4", "group3", "packbits"):
+        options = {"compression": compression} if compression else {}
+        written = pillow(bilevel * 255, "TIFF", "1", tiffinfo={317: 2}, **options)
+        yield f"predictor left in 1 bit {compression}", written, bilevel * 255, None
+
+
+def bits_reversed(data):
+    return np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little").tobytes()
+
+
+def rgb_of_index(colours, index):
+    return np.moveaxis(colours[:, index[..., 0]], 0, -1)
+
+
+def hand_tiff(shape, data, tags):
+    """Written by hand: one strip, values of tags by their number, None to leave one out."""
+    tags = {256: shape[1], 257: shape[0], 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: shape[0], 279: len(data)} | tags
+    tags = {tag: np.ravel(value).tolist() for tag, value in sorted(tags.items()) if value is not None}
+    start = 8 + len(data) + len(data) % 2
+    more, entries = start + 2 + 12 * len(tags) + 4, b""
+    extra = b""
+    for tag, values in tags.items():
+        kind = "H" if max(values) < 65536 else "I"
+        written = struct.pack(f"<{len(values)}{kind}", *values)
+        if len(written) > 4:
+            written, extra = struct.pack("<I", more + len(extra)), extra + written
+        entries += struct.pack("<HHI", tag, 3 if kind == "H" else 4, len(values)) + written.ljust(4, b"\0")
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", start) + data + bytes(len(data) % 2) + directory + extra
+
+
+def palette_tiff(index, colours, bits):
+    """Of fewer bits a pixel than tifffile writes; `colours` (3, 2**bits) of 8 bits."""
+    digits = np.unpackbits(index, axis=2)[..., 8 - bits :].reshape(len(index), -1)
+    data = np.packbits(digits, axis=1).tobytes()
+    return hand_tiff(index.shape, data, {258: bits, 262: 3, 320: colours.astype(int) * 257})
 
 
 def rgb_of(rgba):
@@ -379,6 +459,19 @@ def refused():
         "complex": (tiff(gray.astype(np.complex64), photometric="minisblack"), "64-bit complexieeefp samples"),
         "CIELab": (tiff(rgb, photometric="cielab"), "colours CIELAB"),
         "YCbCr": (tiff(rgb, photometric="ycbcr"), "YCbCr colours that are no JPEG"),
+        "old-style JPEG": (
+            tiff_tag(tiff(rgb, photometric="ycbcr"), 259, 6),
+            r"a TIFF of old-style JPEG \(compression 6\)",
+        ),
+        "ThunderScan": (
+            tiff_tag(tiff(gray, photometric="minisblack"), 259, 32809),
+            "a TIFF of compression THUNDERSCAN",
+        ),
+        "no compression known": (
+            tiff_tag(tiff(gray, photometric="minisblack"), 259, 4711),
+            "a TIFF of compression 4711",
+        ),
+        "no meaning": (hand_tiff(shape, gray.tobytes(), {262: None}), "a TIFF without PhotometricInterpretation"),
         "mosaic": (cfa, "a raw photograph; develop it"),
         "volume": (tiff(np.stack([gray] * 16), photometric="minisblack", volumetric=True, tile=(16, 16, 16)), "layers"),
         "pages": (several["TIFF"], "a TIFF of 2 pictures"),
@@ -393,6 +486,12 @@ def refused():
         "12-bit JPEG": (imagecodecs.jpeg8_encode(noise(shape, 3, 12), bitspersample=12), "a JPEG of 12 bits"),
         "BMP of odd masks": (bmp(noise(shape, 1, 16)[..., 0], 16, (0xF000, 0xF00, 0xF0)), "a BMP of a layout"),
     }
+
+
+def tiff_tag(data, tag, value):
+    """The file with another value, of 16 bits, in a tag that it has."""
+    at = data.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return data[:at] + struct.pack("<H", value) + data[at + 2 :]
 
 
 def imagej(values):
@@ -430,6 +529,24 @@ def test_the_orientation_of_a_tiff_is_applied(orientation):
         turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}[orientation]
         expected = np.asarray(Image.fromarray(rgb).transpose(Image.Transpose(turned)))
     np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), expected)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_is_upright(orientation):
+    rgb = noise((7, 5), 3)
+    data = np.frombuffer(tiff(rgb, photometric="rgb", extratags=[(274, 3, 1, orientation, True)]), np.uint8)
+    np.testing.assert_array_equal(decode_rgb8(data, "x"), rgb)
+    assert image_size(data, "x") == (7, 5)
+
+
+@pytest.mark.parametrize("kinds", [[2], [1], [0], [2, 0], [0, 2, 1]], ids=str)
+def test_extra_samples_that_are_not_there_are_none(kinds):
+    rgb = noise((7, 5), 3)
+    tags = {258: [8, 8, 8], 262: 2, 277: 3, 338: kinds}
+    pixels = decode(np.frombuffer(hand_tiff(rgb.shape, rgb.tobytes(), tags), np.uint8), "x")
+    np.testing.assert_array_equal(pixels.colour, rgb)
+    assert pixels.alpha is None
+    assert pixels.notes == ()
 
 
 def motion_photo(rgb):
