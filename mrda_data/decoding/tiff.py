@@ -15,9 +15,11 @@ import tifffile
 from tifffile import COMPRESSION, PHOTOMETRIC, PREDICTOR, SAMPLEFORMAT, TiffFile, TiffPage
 
 from mrda_data.decoding.cmyk import rgb_of_cmyk
-from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused, scaled
+from mrda_data.decoding.jpeg import is_cut
+from mrda_data.decoding.pixels import CUT, DAMAGED, Pixels, Refused, scaled
 
 MOST_PAGES = 16
+_EOI = b"\xff\xd9"  # end of a JPEG, which not every strip has
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _THUMBNAIL = 512  # pixels; a second page up to so large is one, if it is less than half as large as the first
 _UNASSOCIATED, _ASSOCIATED = 2, 1
@@ -111,7 +113,9 @@ def tiff_pixels(data: bytes) -> Pixels:
             raise Refused(f"{DAMAGED}; parts of the picture are missing")
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
             if not (start and length and start + length <= len(data)):
-                raise Refused(f"{DAMAGED}; a part of the picture is missing")
+                raise Refused(CUT)
+            if page.compression == COMPRESSION.JPEG and is_cut(data[start : start + length] + _EOI, page.jpegtables):
+                raise Refused(CUT)
         if page.compression in _WITHOUT_PREDICTOR:
             page.predictor = PREDICTOR.NONE
         values = page.asarray(maxworkers=1)

@@ -561,6 +561,42 @@ def test_what_lies_behind_a_picture_does_not_count():
         np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
 
 
+def cut_jpegs():
+    """JPEGs that end in order before their picture does, and one with a marker in it."""
+    values = noise((90, 120), 3)
+    modes = {"gray": ("L", {}), "RGB": ("RGB", {}), "CMYK": ("CMYK", {})}
+    modes |= {"progressive": ("RGB", {"progressive": True}), "restarts": ("RGB", {"restart_marker_blocks": 1})}
+    for name, (mode, options) in modes.items():
+        data = pillow(values, "JPEG", mode, quality=95, **options)
+        yield name, data[: len(data) // 2 + 300] + b"\xff\xd9"
+        yield f"{name}, the end", data[:-200] + b"\xff\xd9"
+    data = pillow(values, "JPEG", quality=95)
+    start = data.index(b"\xff\xda")
+    yield "marker", data[: start + 2000] + b"\xff\xe3\0\4" + data[start + 2004 :]
+    data = tiff(values, photometric="ycbcr", compression="jpeg", rowsperstrip=48)
+    strip = TiffFile(io.BytesIO(data)).pages[0].dataoffsets[1]
+    yield "TIFF", data[: strip + 1000] + b"\xff\xd9" + data[strip + 1002 :]
+
+
+@pytest.mark.parametrize("data", dict(cut_jpegs()).values(), ids=dict(cut_jpegs()))
+def test_a_jpeg_that_ends_too_early_is_refused(data):
+    with pytest.raises(ImageError, match="a part of the picture is missing"):
+        decode(np.frombuffer(data, np.uint8), "x")
+
+
+@pytest.mark.parametrize("stray", [b"\xff", b"\xff" * 9, b"\0" * 5, b"\xff\0", b"\xff\0\1", b"ab\xff"], ids=repr)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_bytes_that_libjpeg_skips_do_no_harm(mode, stray):
+    """Between the segments, and between the data and the end, where cameras leave some."""
+    data = pillow(noise((20, 30), 3), "JPEG", mode)
+    places = [data.index(marker) for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda")]
+    for place in (*places, len(data) - 2):
+        filled = data[:place] + stray + data[place:]
+        with Image.open(io.BytesIO(data)) as image:
+            expected = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(decode_rgb8(np.frombuffer(filled, np.uint8), "x"), expected)
+
+
 def test_a_jpeg_with_two_sizes_is_refused():
     data = pillow(noise((20, 30), 3), "JPEG")
     start = data.index(b"\xff\xc0")
