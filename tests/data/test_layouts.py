@@ -204,21 +204,29 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(values, bits, key=None):
-    """Written by hand: gray or RGB, without filters."""
-    height, width, channels = values.shape
-    if bits == 16:
-        rows = values.astype(">u2").tobytes()
-    elif bits == 8:
-        rows = values.tobytes()
+def png_rows(values, bits):
+    """(H, W, C) packed row by row, without filters."""
+    if bits < 8:
+        digits = np.unpackbits(values, axis=2)[..., 8 - bits :].reshape(len(values), -1)
+        rows = np.packbits(digits, axis=1)
     else:
-        digits = np.unpackbits(values, axis=2)[..., 8 - bits :].reshape(height, -1)
-        rows = np.packbits(digits, axis=1).tobytes()
-    step = len(rows) // height
-    lines = b"".join(b"\0" + rows[at : at + step] for at in range(0, len(rows), step))
-    header = struct.pack(">IIBBBBB", width, height, bits, 0 if channels == 1 else 2, 0, 0, 0)
+        rows = values.astype(">u2" if bits == 16 else "u1").reshape(len(values), -1)
+    return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+ADAM7 = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
+
+
+def png(values, bits, key=None, *, interlaced=False, palette=None):
+    """Written by hand: gray, RGB or indices; without filters."""
+    height, width, channels = values.shape
+    passes = [values[top::down, left::right] for top, down, left, right in ADAM7] if interlaced else [values]
+    lines = b"".join(png_rows(part, bits) for part in passes if part.size)
+    colour = 3 if palette is not None else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
+    table = b"" if palette is None else chunk(b"PLTE", palette.astype(np.uint8).tobytes())
     transparent = b"" if key is None else chunk(b"tRNS", struct.pack(f">{channels}H", *key))
-    parts = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    parts = chunk(b"IHDR", header) + table + transparent + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -230,6 +238,13 @@ def pngs(shape):
         alpha = np.where(gray == key, 0, limit)
         yield f"gray {bits}", png(gray, bits), scaled(gray, bits), None
         yield f"gray {bits} with a transparent one", png(gray, bits, [key]), scaled(gray, bits), alpha
+        yield f"interlaced gray {bits}", png(gray, bits, interlaced=True), scaled(gray, bits), None
+        written = png(gray, bits, [key], interlaced=True)
+        yield f"interlaced gray {bits} with a transparent one", written, scaled(gray, bits), alpha
+        if bits <= 8:
+            table = noise((2**bits,), 3)
+            written = png(gray, bits, interlaced=True, palette=table)
+            yield f"interlaced palette of {bits} bits", written, table[gray[..., 0]], None
     for bits in (8, 16):
         rgb = noise(shape, 3, bits)
         key = [int(value) for value in rgb[0, 0]]
@@ -237,9 +252,12 @@ def pngs(shape):
         yield f"rgb {bits}", png(rgb, bits), rgb, None
         yield f"rgb {bits} with a transparent one", png(rgb, bits, key), rgb, alpha
         rgba = noise(shape, 4, bits)
+        yield f"interlaced rgb {bits}", png(rgb, bits, interlaced=True), rgb, None
+        yield f"interlaced rgba {bits}", png(rgba, bits, interlaced=True), rgba[..., :3], rgba[..., 3:]
+        two = noise(shape, 2, bits)
+        yield f"interlaced gray with alpha {bits}", png(two, bits, interlaced=True), two[..., :1], two[..., 1:]
         yield f"OpenCV rgba {bits}", opencv(rgba, ".png"), rgba[..., :3], rgba[..., 3:]
         yield f"OpenCV gray {bits}", opencv(noise(shape, 1, bits), ".png"), noise(shape, 1, bits), None
-        two = noise(shape, 2, bits)
         yield f"imagecodecs gray with alpha {bits}", imagecodecs.png_encode(two), two[..., :1], two[..., 1:]
     palette = Image.fromarray(noise(shape, 3)).quantize(13)
     colours = np.asarray(palette.convert("RGB"))
@@ -416,7 +434,7 @@ LAYOUTS = [(container, case[0]) for container, cases in CONTAINERS.items() for c
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_every_layout_is_read_exactly(container, shape):
+def test_every_layout_is_read_exactly(container, shape, capfd, caplog):
     wrong = []
     for name, data, colour, alpha in CONTAINERS[container](shape):
         try:
@@ -429,6 +447,8 @@ def test_every_layout_is_read_exactly(container, shape):
         if (alpha is None) != (pixels.alpha is None) or not (alpha is None or np.array_equal(pixels.alpha, alpha)):
             wrong.append(f"{name}: alpha")
     assert wrong == []
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []  # outside of a test they would be printed
 
 
 def test_there_are_many_layouts():
