@@ -39,6 +39,8 @@ def opened(data: bytes, kind: str) -> Iterator[Image.Image]:
     except Exception as error:  # whatever a damaged or hostile file makes of the decoder
         if "nsupported BMP" in str(error):
             raise Refused(f"a BMP of a layout that cannot be read ({error}); convert it to PNG") from error
+        if kind == "BMP" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+            raise Refused("a run-length encoded BMP that is damaged or skips pixels; convert it to PNG") from error
         raise Refused(DAMAGED) from error
 
 

@@ -287,6 +287,8 @@ def pnms(shape):
             expected = np.rint(values * limit / highest)
             written = b"%s\n# from a camera\n%s\n%d\n" % (kind, size, highest) + raw
             yield f"{kind.decode()} {highest}", written, expected, None
+            windows = b"%s\r\n%s\r\n%d\r\n" % (kind, size, highest) + raw
+            yield f"{kind.decode()} {highest}, CR LF", windows, expected, None
             plain = {b"P5": b"P2", b"P6": b"P3"}[kind]
             text = " ".join(map(str, values.ravel())).encode()
             yield f"{plain.decode()} {highest}", b"%s %s\t%d\n" % (plain, size, highest) + text, expected, None
@@ -365,6 +367,12 @@ def run_length_bmp(index, bits):
     head = struct.pack("<2sIIIIiiHHIIiiII", b"BM", start + len(data), 0, start, 40, width, height, 1, bits, *(
         (1 if bits == 8 else 2), len(data), 2835, 2835, 2**bits, 0))  # fmt: skip
     return head + table + data
+
+
+def delta_bmp():
+    """Run-length encoded; ends with a delta and the end of the picture instead of the pixels."""
+    data = run_length_bmp(noise((6, 7))[..., 0], 8)
+    return data[:-20] + b"\0\2\1\0\0\1" + bytes(14)
 
 
 def cmyk_profile():
@@ -504,6 +512,10 @@ def refused():
         "PNM above maxval": (b"P5 2 1 7\n\x07\x08", "values above its maxval"),
         "PNM without maxval": (b"P5 2 1 0\n\x00\x00", "maxval 0"),
         "12-bit JPEG": (imagecodecs.jpeg8_encode(noise(shape, 3, 12), bitspersample=12), "a JPEG of 12 bits"),
+        "BMP with a delta": (
+            delta_bmp(),
+            "a run-length encoded BMP that is damaged or skips pixels; convert it to PNG",
+        ),
         "BMP of odd masks": (bmp(noise(shape, 1, 16)[..., 0], 16, (0xF000, 0xF00, 0xF0)), "a BMP of a layout"),
     }
 
