@@ -327,6 +327,7 @@ def bmps(shape):
     yield "palette", file.getvalue(), np.asarray(palette.convert("RGB")), None
     yield "32 bits without mask", bmp(packed, 32), rgba[..., :3], None
     yield "32 bits with masks of colour", bmp(packed, 32, usual), rgba[..., :3], None
+    yield "32 bits with masks of 0", bmp(packed, 32, (0, 0, 0)), rgba[..., :3], None
     yield "32 bits with masks, none of alpha", bmp(packed, 32, (*usual, 0), 108), rgba[..., :3], None
     with_alpha = bmp(packed | wide[3] << 24, 32, (*usual, 0xFF000000), 108)
     yield "32 bits with alpha", with_alpha, rgba[..., :3], rgba[..., 3:]
@@ -515,6 +516,10 @@ def refused():
         "BMP with a delta": (
             delta_bmp(),
             "a run-length encoded BMP that is damaged or skips pixels; convert it to PNG",
+        ),
+        "BMP of negative width": (
+            pillow(rgb, "BMP").replace(b"\7\0\0\0", b"\xf9\xff\xff\xff"),
+            "its width is negative",
         ),
         "BMP of odd masks": (bmp(noise(shape, 1, 16)[..., 0], 16, (0xF000, 0xF00, 0xF0)), "a BMP of a layout"),
     }
