@@ -12,18 +12,25 @@ import numpy as np
 from PIL import Image
 
 from mrda_data.decoding.cmyk import rgb_of_cmyk
-from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused
+from mrda_data.decoding.pixels import CUT, DAMAGED, Pixels, Refused
 
 MAX_SCANS = 100  # of a progressive JPEG, which has 10; each takes the time of the whole image
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # SOF markers
-_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in entropy-coded data: no stuffed zero, no restart
-_SEGMENT = re.compile(rb"\xff+([^\xff\x00])")
+_HUFFMAN = (0xC0, 0xC1, 0xC2)  # of them: a scan of these has no use for a byte more than it has
+_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # no stuffed zero, no restart; libjpeg skips what is before it
+_FILL = bytes(37 * i % 251 for i in range(64))  # begins with 0, as the byte before it may be 255; has no marker
+_MORE = b"".join([_FILL, *(b"\xff" + bytes([restart]) + _FILL for restart in range(0xD0, 0xD8))])
 
 
 class _Layout(NamedTuple):
+    frame: int
+    """Marker of its SOF."""
+    depth: int
     height: int
     width: int
     channels: int
+    scans: tuple[int, ...]
+    """Where the data of each scan end."""
     end: int
     """Where the first picture ends, after its EOI."""
 
@@ -32,54 +39,79 @@ def jpeg_layout(data: bytes) -> _Layout:
     """What the markers of the first picture say.
 
     Raises:
-        Refused: damaged, cut short, more than MAX_SCANS scans, or a kind that has no 8-bit colours.
+        Refused: damaged, cut short, or more than MAX_SCANS scans.
     """
-    at, scans, frame = 2, 0, None
-    while True:
-        found = _SEGMENT.match(data, at) if not scans else _NEXT_MARKER.search(data, at)
-        if not found:
-            raise Refused(DAMAGED)
+    at, frame, in_scan, scans = 2, None, False, []
+    while found := _NEXT_MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
-        if marker == 0xD9:
-            break
-        if 0xD0 <= marker <= 0xD8 or marker == 0x01:  # without contents
+        if in_scan:
+            scans.append(found.start())
+        in_scan = marker == 0xDA
+        if marker == 0xD9 and frame and scans:
+            return _Layout(*frame, tuple(scans), at)
+        if marker in (0xD8, 0x01):  # without contents
             continue
-        if at + 2 > len(data):
-            raise Refused(DAMAGED)
+        if marker == 0xD9 or at + 2 > len(data):
+            break
         (length,) = struct.unpack_from(">H", data, at)
         if marker in _FRAMES:
             if frame or length < 8 or at + 8 > len(data):
-                raise Refused(DAMAGED)
-            frame = struct.unpack_from(">BHHB", data, at + 2)
-        scans += marker == 0xDA
-        if scans > MAX_SCANS:
+                break
+            frame = marker, *struct.unpack_from(">BHHB", data, at + 2)
+        if in_scan and len(scans) == MAX_SCANS:
             raise Refused(f"a JPEG of more than {MAX_SCANS} scans; store it anew")
         at += length
-    if frame is None or not scans:
-        raise Refused(DAMAGED)
-    depth, height, width, channels = frame
-    if depth != 8:
-        raise Refused(f"a JPEG of {depth} bits a colour; convert it to 8 or to a 16-bit PNG")
-    if channels not in (1, 3, 4):
-        raise Refused(f"a JPEG of {channels} channels; convert it to RGB")
-    return _Layout(height, width, channels, at)
+    raise Refused(DAMAGED)
+
+
+def _checked_layout(data: bytes) -> _Layout:
+    layout = jpeg_layout(data)
+    if layout.depth != 8:
+        raise Refused(f"a JPEG of {layout.depth} bits a colour; convert it to 8 or to a 16-bit PNG")
+    if layout.channels not in (1, 3, 4):
+        raise Refused(f"a JPEG of {layout.channels} channels; convert it to RGB")
+    return layout
+
+
+def is_cut(data: bytes, tables: bytes | None = None) -> bool:
+    """Whether a scan of a JPEG ends before its picture does.
+
+    libjpeg makes gray of what is missing and says nothing that reaches us. So it is given more bytes at the end of each
+    scan: of a whole picture it uses none of them, and decodes the same.
+
+    Args:
+        data: A JPEG with its EOI; nothing is found out where it has no 8 bits or is coded arithmetically.
+        tables: of TIFF's tag JPEGTables.
+    """
+    layout = jpeg_layout(data)
+    if layout.depth != 8 or layout.frame not in _HUFFMAN:
+        return False
+    starts, ends = (0, *layout.scans), (*layout.scans, layout.end)
+    longer = _MORE.join(data[start:end] for start, end in zip(starts, ends, strict=True))
+    decoded = (imagecodecs.jpeg8_decode(jpeg, tables=tables) for jpeg in (data[: layout.end], longer))
+    return not np.array_equal(*decoded)
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Height and width."""
-    return jpeg_layout(data)[:2]
+    layout = _checked_layout(data)
+    return layout.height, layout.width
 
 
 def jpeg_pixels(data: bytes) -> Pixels:
     """Decode the first picture; CMYK and YCCK become RGB."""
-    layout = jpeg_layout(data)
+    layout = _checked_layout(data)
     first = data[: layout.end]
     try:
+        if is_cut(first):
+            raise Refused(CUT)
         if layout.channels == 4:
             with Image.open(io.BytesIO(first), formats=("JPEG",)) as image:
                 colour, notes = rgb_of_cmyk(np.asarray(image), image.info.get("icc_profile"))
                 return Pixels(colour, notes=notes)
         image = imagecodecs.jpeg8_decode(first)
+    except Refused:
+        raise
     except Exception as error:  # imagecodecs raises a type of its own for each codec, and others
         raise Refused(DAMAGED) from error
     return Pixels(image.reshape(*image.shape[:2], -1))

@@ -23,6 +23,8 @@ def opened(data: bytes, kind: str) -> Iterator[Image.Image]:
     """
     if kind == "HEIF":
         _register_heif()
+    if kind == "BMP" and data[14:18] != b"\x0c\0\0\0" and data[21:22] > b"\x7f":
+        raise Refused(f"{DAMAGED}; its width is negative")
     if kind == "AVIF" and not features.check("avif"):
         raise Refused(f"an AVIF file, which this Pillow does not read; {_EXTRA}")
     try:
@@ -39,6 +41,8 @@ def opened(data: bytes, kind: str) -> Iterator[Image.Image]:
     except Exception as error:  # whatever a damaged or hostile file makes of the decoder
         if "nsupported BMP" in str(error):
             raise Refused(f"a BMP of a layout that cannot be read ({error}); convert it to PNG") from error
+        if kind == "BMP" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+            raise Refused("a run-length encoded BMP that is damaged or skips pixels; convert it to PNG") from error
         raise Refused(DAMAGED) from error
 
 
@@ -57,7 +61,9 @@ def _pillow(kind: str) -> Decoder:
 
     def pixels(data: bytes) -> Pixels:
         with opened(data, kind) as image:
-            has_alpha, depth = image.has_transparency_data, image.info.get("bit_depth", 8)
+            without_masks = kind == "BMP" and data[30:34] == b"\3\0\0\0" and not any(data[54:66])  # Pillow: alpha
+            has_alpha = image.has_transparency_data and not without_masks
+            depth = image.info.get("bit_depth", 8)
             is_gray = image.mode in ("1", "L", "LA")
             image = np.asarray(image.convert("RGBA" if has_alpha else "L" if is_gray else "RGB"))
         image = image.reshape(*image.shape[:2], -1)

@@ -13,6 +13,7 @@ class Refused(ValueError):  # noqa: N818  (the caller makes an ImageError of it)
 
 
 DAMAGED = "cannot be decoded; it is damaged or no PNG, JPEG, BMP, WebP, TIFF, PNM, HEIC or AVIF image of 8 or 16 bits"
+CUT = f"{DAMAGED}; a part of the picture is missing"
 
 
 class Pixels(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS = 1_000_000
 _GRAY, _RGB, _PALETTE = 0, 2, 3  # colour types without an alpha channel
+
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # libpng's warnings, which would reach the terminal
 
 
 class _Header(NamedTuple):

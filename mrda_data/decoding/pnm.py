@@ -58,24 +58,27 @@ def pnm_pixels(data: bytes) -> Pixels:
     return Pixels(scaled(values, header.highest))
 
 
+def _pixel_bytes(data: bytes, header: _Header, size: int) -> memoryview:
+    """So many bytes after the header, which ends with one white space; with CR LF where that leaves nothing over."""
+    start = header.start
+    if data[start - 1 : start + 1] == b"\r\n" and len(data) == start + 1 + size:
+        start += 1
+    if start + size > len(data):
+        raise Refused(DAMAGED)
+    _refuse_second(data[start + size : start + size + 4])
+    return memoryview(data)[start : start + size]
+
+
 def _raw(data: bytes, header: _Header, shape: tuple[int, int, int]) -> np.ndarray:
     kind = np.dtype("u1" if header.highest <= 255 else ">u2")
     count = int(np.prod(shape))
-    end = header.start + count * kind.itemsize
-    if end > len(data):
-        raise Refused(DAMAGED)
-    _refuse_second(data[end : end + 4])
-    values = np.frombuffer(data, kind, count, header.start).reshape(shape)
+    values = np.frombuffer(_pixel_bytes(data, header, count * kind.itemsize), kind).reshape(shape)
     return values.astype(np.uint16) if kind.itemsize == 2 else values
 
 
 def _bits(data: bytes, header: _Header, shape: tuple[int, int, int]) -> np.ndarray:
     row = (header.width + 7) // 8
-    end = header.start + row * header.height
-    if end > len(data):
-        raise Refused(DAMAGED)
-    _refuse_second(data[end : end + 4])
-    rows = np.frombuffer(data, np.uint8, row * header.height, header.start).reshape(header.height, row)
+    rows = np.frombuffer(_pixel_bytes(data, header, row * header.height), np.uint8).reshape(header.height, row)
     return np.unpackbits(rows, axis=1, count=header.width)[..., None]
 
 

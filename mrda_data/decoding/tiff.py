@@ -12,12 +12,14 @@ from itertools import islice
 
 import numpy as np
 import tifffile
-from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TiffFile, TiffPage
+from tifffile import COMPRESSION, PHOTOMETRIC, PREDICTOR, SAMPLEFORMAT, TiffFile, TiffPage
 
 from mrda_data.decoding.cmyk import rgb_of_cmyk
-from mrda_data.decoding.pixels import DAMAGED, Pixels, Refused, scaled
+from mrda_data.decoding.jpeg import is_cut
+from mrda_data.decoding.pixels import CUT, DAMAGED, Pixels, Refused, scaled
 
 MOST_PAGES = 16
+_EOI = b"\xff\xd9"  # end of a JPEG, which not every strip has
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _THUMBNAIL = 512  # pixels; a second page up to so large is one, if it is less than half as large as the first
 _UNASSOCIATED, _ASSOCIATED = 2, 1
@@ -28,6 +30,13 @@ _CHANNELS = {
     PHOTOMETRIC.RGB: 3,
     PHOTOMETRIC.YCBCR: 3,
     PHOTOMETRIC.SEPARATED: 4,
+}
+_WITHOUT_PREDICTOR = {  # where the tag means nothing, as for libtiff, and a converter may have left it
+    COMPRESSION.NONE,
+    COMPRESSION.CCITTRLE,
+    COMPRESSION.CCITT_T4,
+    COMPRESSION.CCITT_T6,
+    COMPRESSION.PACKBITS,
 }
 UPRIGHT = {  # value of the tag Orientation, of TIFF and EXIF -> how to turn (H, W, C)
     2: lambda x: x[:, ::-1],
@@ -91,8 +100,9 @@ def tiff_size(data: bytes) -> tuple[int, int]:
 
 
 def _orientation(page: TiffPage) -> int:
+    """One of UPRIGHT, or 1."""
     tag = page.tags.get("Orientation")
-    return int(tag.value) if tag is not None and isinstance(tag.value, int) else 1
+    return tag.value if tag is not None and isinstance(tag.value, int) and tag.value in UPRIGHT else 1
 
 
 def tiff_pixels(data: bytes) -> Pixels:
@@ -103,7 +113,11 @@ def tiff_pixels(data: bytes) -> Pixels:
             raise Refused(f"{DAMAGED}; parts of the picture are missing")
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
             if not (start and length and start + length <= len(data)):
-                raise Refused(f"{DAMAGED}; a part of the picture is missing")
+                raise Refused(CUT)
+            if page.compression == COMPRESSION.JPEG and is_cut(data[start : start + length] + _EOI, page.jpegtables):
+                raise Refused(CUT)
+        if page.compression in _WITHOUT_PREDICTOR:
+            page.predictor = PREDICTOR.NONE
         values = page.asarray(maxworkers=1)
         samples = page.samplesperpixel
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and samples > 1:
@@ -117,6 +131,8 @@ def tiff_pixels(data: bytes) -> Pixels:
 
 def _check_layout(page: TiffPage) -> None:
     """Refuse by its name what is not converted."""
+    if "PhotometricInterpretation" not in page.tags:
+        raise Refused("a TIFF without PhotometricInterpretation, which says what its samples mean; store it anew")
     channels = _CHANNELS.get(page.photometric)
     if channels is None:
         name = getattr(page.photometric, "name", page.photometric)
@@ -129,6 +145,11 @@ def _check_layout(page: TiffPage) -> None:
     if page.sampleformat not in (SAMPLEFORMAT.UINT, SAMPLEFORMAT.VOID) or bits > 16:
         name = SAMPLEFORMAT(page.sampleformat).name.lower()
         raise Refused(f"a TIFF of {bits}-bit {name} samples, pixels of another type; convert the file to 8 or 16 bits")
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        name = getattr(page.compression, "name", page.compression)
+        raise Refused(f"a TIFF of compression {name}; store it with another, such as LZW")
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.OJPEG:
+        raise Refused("a TIFF of old-style JPEG (compression 6); store it with another compression, such as LZW")
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
         raise Refused("a TIFF of YCbCr colours that are no JPEG; convert it to RGB")
     if page.photometric == PHOTOMETRIC.SEPARATED and (ink := page.tags.get("InkSet")) is not None and ink.value != 1:
@@ -139,7 +160,7 @@ def _meaning(values: np.ndarray, page: TiffPage) -> Pixels:
     """Colour and alpha of samples (H, W, S)."""
     channels, highest = _CHANNELS[page.photometric], 2**page.bitspersample - 1
     extra = [int(kind) for kind in page.extrasamples]
-    extra = ([0] * (values.shape[2] - channels - len(extra))) + extra
+    extra = [0] * (values.shape[2] - channels - len(extra)) + extra[: values.shape[2] - channels]
     places = {kind: channels + i for i, kind in reversed(list(enumerate(extra)))}
     place = places.get(_UNASSOCIATED, places.get(_ASSOCIATED))
     left_out = len(extra) - (place is not None)
@@ -147,8 +168,8 @@ def _meaning(values: np.ndarray, page: TiffPage) -> Pixels:
     colour = values[..., :channels]
     alpha = None if place is None else scaled(values[..., place : place + 1], highest)
     if page.photometric == PHOTOMETRIC.PALETTE:
-        colour = (page.colormap >> 8).astype(np.uint8)[:, colour[..., 0]]
-        colour = np.moveaxis(colour, 0, -1)
+        table = page.colormap if page.colormap.max() < 256 else page.colormap >> 8  # 8 bits, as libtiff takes it
+        colour = np.moveaxis(table.astype(np.uint8)[:, colour[..., 0]], 0, -1)
         alpha = None if alpha is None else scaled(alpha, int(np.iinfo(alpha.dtype).max)).astype(np.uint8)
         return Pixels(colour, alpha, notes)
     colour = scaled(colour, highest)

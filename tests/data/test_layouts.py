@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from tifffile import TiffFile
 
-from mrda_data.images import ImageError, decode, decode_rgb8
+from mrda_data.images import ImageError, decode, decode_rgb8, image_size
 
 SHAPES = [(7, 5), (33, 18), (1, 1)]
 
@@ -63,7 +64,7 @@ def tiffs(shape):
         yield f"gray {bits}", tiff(gray[..., 0], photometric="minisblack"), gray, None
         yield f"white is zero {bits}", tiff(limit - gray[..., 0], photometric="miniswhite"), gray, None
         for planar in ("contig", "separate"):
-            for compression in (None, "zlib", "lzw", "packbits"):
+            for compression in (None, "zlib", "lzw", "packbits", "zstd", "lzma"):
                 values = planes(rgb) if planar == "separate" else rgb
                 options = {"photometric": "rgb", "planarconfig": planar, "compression": compression}
                 yield f"rgb {bits} {planar} {compression}", tiff(values, **options), rgb, None
@@ -82,10 +83,19 @@ def tiffs(shape):
         two = np.concatenate([gray, rgba[..., 3:]], axis=2)
         options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
         yield f"gray with alpha {bits}", tiff(two, **options), gray, rgba[..., 3:]
+        options["planarconfig"] = "separate"
+        yield f"planes of gray and alpha {bits}", tiff(planes(two), **options), gray, rgba[..., 3:]
         yield f"tiles {bits}", tiff(rgb, photometric="rgb", tile=(16, 16)), rgb, None
         separate = {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16), "compression": "zlib"}
         yield f"tiles of planes {bits}", tiff(planes(rgb), **separate), rgb, None
         yield f"predictor {bits}", tiff(rgb, photometric="rgb", compression="lzw", predictor=True), rgb, None
+        for name, values in (("contig", rgb), ("separate", planes(rgb))):
+            options = {"photometric": "rgb", "planarconfig": name, "predictor": True, "byteorder": ">"}
+            for compression in ("lzw", "zlib", "zstd", "lzma"):
+                written = tiff(values, compression=compression, **options)
+                yield f"predictor {bits}, big endian {name} {compression}", written, rgb, None
+        tags = {258: [bits] * 3, 262: 2, 266: 2, 277: 3}
+        yield f"FillOrder 2 {bits}", hand_tiff(shape, bits_reversed(rgb.tobytes()), tags), rgb, None
         yield f"big endian {bits}", tiff(rgb, photometric="rgb", byteorder=">"), rgb, None
         yield f"BigTIFF {bits}", tiff(rgb, photometric="rgb", bigtiff=True), rgb, None
         yield f"one row a strip {bits}", tiff(rgb, photometric="rgb", rowsperstrip=1), rgb, None
@@ -104,7 +114,19 @@ def tiffs(shape):
     index = noise(shape)
     for name, table in (("by 256", colours * 256), ("by 257", colours * 257)):
         options = {"photometric": "palette", "colormap": table}
-        yield f"palette {name}", tiff(index[..., 0], **options), np.moveaxis(colours[:, index[..., 0]], 0, -1), None
+        yield f"palette {name}", tiff(index[..., 0], **options), rgb_of_index(colours, index), None
+    yield (
+        "palette of 8 bits",
+        tiff(index[..., 0], photometric="palette", colormap=colours),
+        rgb_of_index(colours, index),
+        None,
+    )
+    dark = np.zeros_like(colours)
+    yield "black palette", tiff(index[..., 0], photometric="palette", colormap=dark), rgb_of_index(dark, index), None
+    for bits in (1, 2, 4):
+        index, table = noise(shape, 1, bits), colours[:, : 2**bits]
+        yield f"palette of {bits} bits a pixel", palette_tiff(index, table, bits), rgb_of_index(table, index), None
+    yield from predicted_tiffs(shape)
     bilevel = noise(shape, 1, 1)
     yield "1 bit", pillow(bilevel * 255, "TIFF", "1"), bilevel * 255, None
     yield "1 bit, group 4", pillow(bilevel * 255, "TIFF", "1", compression="group4"), bilevel * 255, None
@@ -116,6 +138,64 @@ def tiffs(shape):
             yield "JPEG", written, np.asarray(image.convert("RGB")), None
 
 
+def predicted_tiffs(shape):
+    """Files in which a converter left the tag Predictor, which counts only for some compressions."""
+    rgb, bilevel = noise(shape, 3), noise(shape, 1, 1)
+    predicted = tiff(rgb, photometric="rgb", compression="lzw", predictor=True)
+    for compression in ("packbits", "raw"):
+        file = io.BytesIO()
+        with Image.open(io.BytesIO(predicted)) as image:
+            image.save(file, "TIFF", compression=compression, tiffinfo=image.tag_v2)
+        assert TiffFile(io.BytesIO(file.getvalue())).pages[0].tags["Predictor"].value == 2
+        yield f"predictor left in {compression}", file.getvalue(), rgb, None
+    deep = noise(shape, 3, 16)
+    for name, values, written, options in (
+        ("planes", rgb, planes(rgb), {"planarconfig": "separate"}),
+        ("tiles", rgb, rgb, {"tile": (16, 16), "compression": "packbits"}),
+        ("16 bits", deep, deep, {}),
+    ):
+        data = tiff(written, photometric="rgb", **options)
+        at = data.index(struct.pack("<HH", 305, 2))  # Software
+        data = data[:at] + struct.pack("<HHII", 317, 3, 1, 2) + data[at + 12 :]
+        yield f"predictor left in {name}", data, values, None
+    for compression in (None, "group4", "group3", "packbits"):
+        options = {"compression": compression} if compression else {}
+        written = pillow(bilevel * 255, "TIFF", "1", tiffinfo={317: 2}, **options)
+        yield f"predictor left in 1 bit {compression}", written, bilevel * 255, None
+
+
+def bits_reversed(data):
+    return np.packbits(np.unpackbits(np.frombuffer(data, np.uint8)), bitorder="little").tobytes()
+
+
+def rgb_of_index(colours, index):
+    return np.moveaxis(colours[:, index[..., 0]], 0, -1)
+
+
+def hand_tiff(shape, data, tags):
+    """Written by hand: one strip, values of tags by their number, None to leave one out."""
+    tags = {256: shape[1], 257: shape[0], 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: shape[0], 279: len(data)} | tags
+    tags = {tag: np.ravel(value).tolist() for tag, value in sorted(tags.items()) if value is not None}
+    start = 8 + len(data) + len(data) % 2
+    more, entries = start + 2 + 12 * len(tags) + 4, b""
+    extra = b""
+    for tag, values in tags.items():
+        kind = "H" if max(values) < 65536 else "I"
+        written = struct.pack(f"<{len(values)}{kind}", *values)
+        if len(written) > 4:
+            written, extra = struct.pack("<I", more + len(extra)), extra + written
+        entries += struct.pack("<HHI", tag, 3 if kind == "H" else 4, len(values)) + written.ljust(4, b"\0")
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", start) + data + bytes(len(data) % 2) + directory + extra
+
+
+def palette_tiff(index, colours, bits):
+    """Of fewer bits a pixel than tifffile writes; `colours` (3, 2**bits) of 8 bits."""
+    digits = np.unpackbits(index, axis=2)[..., 8 - bits :].reshape(len(index), -1)
+    data = np.packbits(digits, axis=1).tobytes()
+    return hand_tiff(index.shape, data, {258: bits, 262: 3, 320: colours.astype(int) * 257})
+
+
 def rgb_of(rgba):
     return rgba[..., :3]
 
@@ -124,21 +204,29 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(values, bits, key=None):
-    """Written by hand: gray or RGB, without filters."""
-    height, width, channels = values.shape
-    if bits == 16:
-        rows = values.astype(">u2").tobytes()
-    elif bits == 8:
-        rows = values.tobytes()
+def png_rows(values, bits):
+    """(H, W, C) packed row by row, without filters."""
+    if bits < 8:
+        digits = np.unpackbits(values, axis=2)[..., 8 - bits :].reshape(len(values), -1)
+        rows = np.packbits(digits, axis=1)
     else:
-        digits = np.unpackbits(values, axis=2)[..., 8 - bits :].reshape(height, -1)
-        rows = np.packbits(digits, axis=1).tobytes()
-    step = len(rows) // height
-    lines = b"".join(b"\0" + rows[at : at + step] for at in range(0, len(rows), step))
-    header = struct.pack(">IIBBBBB", width, height, bits, 0 if channels == 1 else 2, 0, 0, 0)
+        rows = values.astype(">u2" if bits == 16 else "u1").reshape(len(values), -1)
+    return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+ADAM7 = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
+
+
+def png(values, bits, key=None, *, interlaced=False, palette=None):
+    """Written by hand: gray, RGB or indices; without filters."""
+    height, width, channels = values.shape
+    passes = [values[top::down, left::right] for top, down, left, right in ADAM7] if interlaced else [values]
+    lines = b"".join(png_rows(part, bits) for part in passes if part.size)
+    colour = 3 if palette is not None else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
+    table = b"" if palette is None else chunk(b"PLTE", palette.astype(np.uint8).tobytes())
     transparent = b"" if key is None else chunk(b"tRNS", struct.pack(f">{channels}H", *key))
-    parts = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    parts = chunk(b"IHDR", header) + table + transparent + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -150,6 +238,13 @@ def pngs(shape):
         alpha = np.where(gray == key, 0, limit)
         yield f"gray {bits}", png(gray, bits), scaled(gray, bits), None
         yield f"gray {bits} with a transparent one", png(gray, bits, [key]), scaled(gray, bits), alpha
+        yield f"interlaced gray {bits}", png(gray, bits, interlaced=True), scaled(gray, bits), None
+        written = png(gray, bits, [key], interlaced=True)
+        yield f"interlaced gray {bits} with a transparent one", written, scaled(gray, bits), alpha
+        if bits <= 8:
+            table = noise((2**bits,), 3)
+            written = png(gray, bits, interlaced=True, palette=table)
+            yield f"interlaced palette of {bits} bits", written, table[gray[..., 0]], None
     for bits in (8, 16):
         rgb = noise(shape, 3, bits)
         key = [int(value) for value in rgb[0, 0]]
@@ -157,9 +252,12 @@ def pngs(shape):
         yield f"rgb {bits}", png(rgb, bits), rgb, None
         yield f"rgb {bits} with a transparent one", png(rgb, bits, key), rgb, alpha
         rgba = noise(shape, 4, bits)
+        yield f"interlaced rgb {bits}", png(rgb, bits, interlaced=True), rgb, None
+        yield f"interlaced rgba {bits}", png(rgba, bits, interlaced=True), rgba[..., :3], rgba[..., 3:]
+        two = noise(shape, 2, bits)
+        yield f"interlaced gray with alpha {bits}", png(two, bits, interlaced=True), two[..., :1], two[..., 1:]
         yield f"OpenCV rgba {bits}", opencv(rgba, ".png"), rgba[..., :3], rgba[..., 3:]
         yield f"OpenCV gray {bits}", opencv(noise(shape, 1, bits), ".png"), noise(shape, 1, bits), None
-        two = noise(shape, 2, bits)
         yield f"imagecodecs gray with alpha {bits}", imagecodecs.png_encode(two), two[..., :1], two[..., 1:]
     palette = Image.fromarray(noise(shape, 3)).quantize(13)
     colours = np.asarray(palette.convert("RGB"))
@@ -189,6 +287,8 @@ def pnms(shape):
             expected = np.rint(values * limit / highest)
             written = b"%s\n# from a camera\n%s\n%d\n" % (kind, size, highest) + raw
             yield f"{kind.decode()} {highest}", written, expected, None
+            windows = b"%s\r\n%s\r\n%d\r\n" % (kind, size, highest) + raw
+            yield f"{kind.decode()} {highest}, CR LF", windows, expected, None
             plain = {b"P5": b"P2", b"P6": b"P3"}[kind]
             text = " ".join(map(str, values.ravel())).encode()
             yield f"{plain.decode()} {highest}", b"%s %s\t%d\n" % (plain, size, highest) + text, expected, None
@@ -227,6 +327,7 @@ def bmps(shape):
     yield "palette", file.getvalue(), np.asarray(palette.convert("RGB")), None
     yield "32 bits without mask", bmp(packed, 32), rgba[..., :3], None
     yield "32 bits with masks of colour", bmp(packed, 32, usual), rgba[..., :3], None
+    yield "32 bits with masks of 0", bmp(packed, 32, (0, 0, 0)), rgba[..., :3], None
     yield "32 bits with masks, none of alpha", bmp(packed, 32, (*usual, 0), 108), rgba[..., :3], None
     with_alpha = bmp(packed | wide[3] << 24, 32, (*usual, 0xFF000000), 108)
     yield "32 bits with alpha", with_alpha, rgba[..., :3], rgba[..., 3:]
@@ -267,6 +368,12 @@ def run_length_bmp(index, bits):
     head = struct.pack("<2sIIIIiiHHIIiiII", b"BM", start + len(data), 0, start, 40, width, height, 1, bits, *(
         (1 if bits == 8 else 2), len(data), 2835, 2835, 2**bits, 0))  # fmt: skip
     return head + table + data
+
+
+def delta_bmp():
+    """Run-length encoded; ends with a delta and the end of the picture instead of the pixels."""
+    data = run_length_bmp(noise((6, 7))[..., 0], 8)
+    return data[:-20] + b"\0\2\1\0\0\1" + bytes(14)
 
 
 def cmyk_profile():
@@ -336,7 +443,7 @@ LAYOUTS = [(container, case[0]) for container, cases in CONTAINERS.items() for c
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_every_layout_is_read_exactly(container, shape):
+def test_every_layout_is_read_exactly(container, shape, capfd, caplog):
     wrong = []
     for name, data, colour, alpha in CONTAINERS[container](shape):
         try:
@@ -349,6 +456,8 @@ def test_every_layout_is_read_exactly(container, shape):
         if (alpha is None) != (pixels.alpha is None) or not (alpha is None or np.array_equal(pixels.alpha, alpha)):
             wrong.append(f"{name}: alpha")
     assert wrong == []
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []  # outside of a test they would be printed
 
 
 def test_there_are_many_layouts():
@@ -379,6 +488,19 @@ def refused():
         "complex": (tiff(gray.astype(np.complex64), photometric="minisblack"), "64-bit complexieeefp samples"),
         "CIELab": (tiff(rgb, photometric="cielab"), "colours CIELAB"),
         "YCbCr": (tiff(rgb, photometric="ycbcr"), "YCbCr colours that are no JPEG"),
+        "old-style JPEG": (
+            tiff_tag(tiff(rgb, photometric="ycbcr"), 259, 6),
+            r"a TIFF of old-style JPEG \(compression 6\)",
+        ),
+        "ThunderScan": (
+            tiff_tag(tiff(gray, photometric="minisblack"), 259, 32809),
+            "a TIFF of compression THUNDERSCAN",
+        ),
+        "no compression known": (
+            tiff_tag(tiff(gray, photometric="minisblack"), 259, 4711),
+            "a TIFF of compression 4711",
+        ),
+        "no meaning": (hand_tiff(shape, gray.tobytes(), {262: None}), "a TIFF without PhotometricInterpretation"),
         "mosaic": (cfa, "a raw photograph; develop it"),
         "volume": (tiff(np.stack([gray] * 16), photometric="minisblack", volumetric=True, tile=(16, 16, 16)), "layers"),
         "pages": (several["TIFF"], "a TIFF of 2 pictures"),
@@ -391,8 +513,22 @@ def refused():
         "PNM above maxval": (b"P5 2 1 7\n\x07\x08", "values above its maxval"),
         "PNM without maxval": (b"P5 2 1 0\n\x00\x00", "maxval 0"),
         "12-bit JPEG": (imagecodecs.jpeg8_encode(noise(shape, 3, 12), bitspersample=12), "a JPEG of 12 bits"),
+        "BMP with a delta": (
+            delta_bmp(),
+            "a run-length encoded BMP that is damaged or skips pixels; convert it to PNG",
+        ),
+        "BMP of negative width": (
+            pillow(rgb, "BMP").replace(b"\7\0\0\0", b"\xf9\xff\xff\xff"),
+            "its width is negative",
+        ),
         "BMP of odd masks": (bmp(noise(shape, 1, 16)[..., 0], 16, (0xF000, 0xF00, 0xF0)), "a BMP of a layout"),
     }
+
+
+def tiff_tag(data, tag, value):
+    """The file with another value, of 16 bits, in a tag that it has."""
+    at = data.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return data[:at] + struct.pack("<H", value) + data[at + 2 :]
 
 
 def imagej(values):
@@ -432,6 +568,24 @@ def test_the_orientation_of_a_tiff_is_applied(orientation):
     np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), expected)
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_is_upright(orientation):
+    rgb = noise((7, 5), 3)
+    data = np.frombuffer(tiff(rgb, photometric="rgb", extratags=[(274, 3, 1, orientation, True)]), np.uint8)
+    np.testing.assert_array_equal(decode_rgb8(data, "x"), rgb)
+    assert image_size(data, "x") == (7, 5)
+
+
+@pytest.mark.parametrize("kinds", [[2], [1], [0], [2, 0], [0, 2, 1]], ids=str)
+def test_extra_samples_that_are_not_there_are_none(kinds):
+    rgb = noise((7, 5), 3)
+    tags = {258: [8, 8, 8], 262: 2, 277: 3, 338: kinds}
+    pixels = decode(np.frombuffer(hand_tiff(rgb.shape, rgb.tobytes(), tags), np.uint8), "x")
+    np.testing.assert_array_equal(pixels.colour, rgb)
+    assert pixels.alpha is None
+    assert pixels.notes == ()
+
+
 def motion_photo(rgb):
     """A JPEG with a film behind it, in which there are as many scans as anybody likes."""
     return pillow(rgb, "JPEG") + b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 5000
@@ -442,6 +596,42 @@ def test_what_lies_behind_a_picture_does_not_count():
     data = motion_photo(rgb)
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(decode_rgb8(np.frombuffer(data, np.uint8), "x"), np.asarray(image))
+
+
+def cut_jpegs():
+    """JPEGs that end in order before their picture does, and one with a marker in it."""
+    values = noise((90, 120), 3)
+    modes = {"gray": ("L", {}), "RGB": ("RGB", {}), "CMYK": ("CMYK", {})}
+    modes |= {"progressive": ("RGB", {"progressive": True}), "restarts": ("RGB", {"restart_marker_blocks": 1})}
+    for name, (mode, options) in modes.items():
+        data = pillow(values, "JPEG", mode, quality=95, **options)
+        yield name, data[: len(data) // 2 + 300] + b"\xff\xd9"
+        yield f"{name}, the end", data[:-200] + b"\xff\xd9"
+    data = pillow(values, "JPEG", quality=95)
+    start = data.index(b"\xff\xda")
+    yield "marker", data[: start + 2000] + b"\xff\xe3\0\4" + data[start + 2004 :]
+    data = tiff(values, photometric="ycbcr", compression="jpeg", rowsperstrip=48)
+    strip = TiffFile(io.BytesIO(data)).pages[0].dataoffsets[1]
+    yield "TIFF", data[: strip + 1000] + b"\xff\xd9" + data[strip + 1002 :]
+
+
+@pytest.mark.parametrize("data", dict(cut_jpegs()).values(), ids=dict(cut_jpegs()))
+def test_a_jpeg_that_ends_too_early_is_refused(data):
+    with pytest.raises(ImageError, match="a part of the picture is missing"):
+        decode(np.frombuffer(data, np.uint8), "x")
+
+
+@pytest.mark.parametrize("stray", [b"\xff", b"\xff" * 9, b"\0" * 5, b"\xff\0", b"\xff\0\1", b"ab\xff"], ids=repr)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_bytes_that_libjpeg_skips_do_no_harm(mode, stray):
+    """Between the segments, and between the data and the end, where cameras leave some."""
+    data = pillow(noise((20, 30), 3), "JPEG", mode)
+    places = [data.index(marker) for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda")]
+    for place in (*places, len(data) - 2):
+        filled = data[:place] + stray + data[place:]
+        with Image.open(io.BytesIO(data)) as image:
+            expected = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(decode_rgb8(np.frombuffer(filled, np.uint8), "x"), expected)
 
 
 def test_a_jpeg_with_two_sizes_is_refused():
