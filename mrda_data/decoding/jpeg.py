@@ -73,23 +73,27 @@ def _checked_layout(data: bytes) -> _Layout:
     return layout
 
 
-def is_cut(data: bytes, tables: bytes | None = None) -> bool:
-    """Whether a scan of a JPEG ends before its picture does.
+def whole_jpeg(data: bytes, tables: bytes | None = None) -> np.ndarray:
+    """Decode a JPEG none of whose scans ends before its picture does.
 
     libjpeg makes gray of what is missing and says nothing that reaches us. So it is given more bytes at the end of each
     scan: of a whole picture it uses none of them, and decodes the same.
 
     Args:
-        data: A JPEG with its EOI; nothing is found out where it has no 8 bits or is coded arithmetically.
+        data: a JPEG with its EOI; one that is coded arithmetically or has no 8 bits is taken for whole.
         tables: of TIFF's tag JPEGTables.
+
+    Raises:
+        Refused: it is cut.
     """
     layout = jpeg_layout(data)
-    if layout.depth != 8 or layout.frame not in _HUFFMAN:
-        return False
-    starts, ends = (0, *layout.scans), (*layout.scans, layout.end)
-    longer = _MORE.join(data[start:end] for start, end in zip(starts, ends, strict=True))
-    decoded = (imagecodecs.jpeg8_decode(jpeg, tables=tables) for jpeg in (data[: layout.end], longer))
-    return not np.array_equal(*decoded)
+    decoded = imagecodecs.jpeg8_decode(data[: layout.end], tables=tables)
+    if layout.depth == 8 and layout.frame in _HUFFMAN:
+        starts, ends = (0, *layout.scans), (*layout.scans, layout.end)
+        longer = _MORE.join(data[start:end] for start, end in zip(starts, ends, strict=True))
+        if not np.array_equal(decoded, imagecodecs.jpeg8_decode(longer, tables=tables)):
+            raise Refused(CUT)
+    return decoded
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
@@ -103,13 +107,11 @@ def jpeg_pixels(data: bytes) -> Pixels:
     layout = _checked_layout(data)
     first = data[: layout.end]
     try:
-        if is_cut(first):
-            raise Refused(CUT)
+        image = whole_jpeg(first)
         if layout.channels == 4:
             with Image.open(io.BytesIO(first), formats=("JPEG",)) as image:
                 colour, notes = rgb_of_cmyk(np.asarray(image), image.info.get("icc_profile"))
                 return Pixels(colour, notes=notes)
-        image = imagecodecs.jpeg8_decode(first)
     except Refused:
         raise
     except Exception as error:  # imagecodecs raises a type of its own for each codec, and others

@@ -15,7 +15,7 @@ import tifffile
 from tifffile import COMPRESSION, PHOTOMETRIC, PREDICTOR, SAMPLEFORMAT, TiffFile, TiffPage
 
 from mrda_data.decoding.cmyk import rgb_of_cmyk
-from mrda_data.decoding.jpeg import is_cut
+from mrda_data.decoding.jpeg import whole_jpeg
 from mrda_data.decoding.pixels import CUT, DAMAGED, Pixels, Refused, scaled
 
 MOST_PAGES = 16
@@ -114,8 +114,8 @@ def tiff_pixels(data: bytes) -> Pixels:
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
             if not (start and length and start + length <= len(data)):
                 raise Refused(CUT)
-            if page.compression == COMPRESSION.JPEG and is_cut(data[start : start + length] + _EOI, page.jpegtables):
-                raise Refused(CUT)
+            if page.compression == COMPRESSION.JPEG:
+                whole_jpeg(data[start : start + length] + _EOI, page.jpegtables)
         if page.compression in _WITHOUT_PREDICTOR:
             page.predictor = PREDICTOR.NONE
         values = page.asarray(maxworkers=1)
