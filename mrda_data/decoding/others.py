@@ -6,11 +6,13 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from mrda_data.decoding.pixels import DAMAGED, Decoder, Pixels, Refused
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is reported by Refused
 _EXTRA = 'pip install ".[heif]"'
 
 
@@ -66,12 +68,22 @@ def _pillow(kind: str) -> Decoder:
             depth = image.info.get("bit_depth", 8)
             is_gray = image.mode in ("1", "L", "LA")
             image = np.asarray(image.convert("RGBA" if has_alpha else "L" if is_gray else "RGB"))
+        if kind == "BMP" and data[30:34] == b"\2\0\0\0":
+            image = _run_lengths_of_4_bits(data)
         image = image.reshape(*image.shape[:2], -1)
         colour = image[..., :1] if is_gray else image[..., :3]
         notes = (f"its {depth} bits a colour were read as 8",) if depth > 8 else ()
         return Pixels(colour, image[..., 3:] if has_alpha else None, notes)
 
     return Decoder(size, pixels)
+
+
+def _run_lengths_of_4_bits(data: bytes) -> np.ndarray:
+    """Decode a BMP that Pillow before 13 takes for sound and misreads where a run has an odd number of bytes."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise Refused(DAMAGED)
+    return image
 
 
 def _refuse(data: bytes) -> Pixels:
