@@ -17,7 +17,7 @@ from mrda_inference.image_file import read_picture
 from mrda_inference.image_writer import check_target, write_pixels
 from mrda_inference.side_data import SideData
 from mrda_utils.errors import UserError
-from tests.data.test_layouts import cmyk_profile
+from tests.data.layouts import cmyk_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
