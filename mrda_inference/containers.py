@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tifffile
 
 from mrda_data.decoding import file_kind
+from mrda_data.decoding.jpeg import jpeg_layout
 from mrda_data.decoding.others import opened
 from mrda_data.decoding.png import png_chunks
 from mrda_data.decoding.tiff import only_page
@@ -46,8 +47,9 @@ def read_parts(data: bytes, notes: list[str]) -> Parts:
 
 
 def _of_jpeg(data: bytes, notes: list[str]) -> Parts:
-    parts, profile, channels = Parts(), {}, 3
-    for marker, body in _jpeg_segments(data):
+    layout, parts, profile = jpeg_layout(data), Parts(), {}
+    for marker, start, end in layout.segments:
+        body = data[start:end]
         if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, *density = struct.unpack_from(">BHH", body, 7)
             factor = {1: 1, 2: 100 * _INCH}.get(unit)
@@ -58,26 +60,9 @@ def _of_jpeg(data: bytes, notes: list[str]) -> Parts:
             parts = parts._replace(xmp=body[len(XMP) :])
         elif marker == 0xE2 and body.startswith(ICC) and len(body) > len(ICC) + 2:
             profile.setdefault(body[len(ICC)], body[len(ICC) + 2 :])
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) > 5:
-            channels = body[5]
-    if profile and channels != 4:  # that of CMYK is used up by the decoder
+    if profile and layout.channels != 4:  # that of CMYK is used up by the decoder
         parts = parts._replace(profile=b"".join(profile[number] for number in sorted(profile)))
     return parts
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and contents of each segment before the pixels."""
-    at = 2
-    while (at := data.find(b"\xff", at)) != -1 and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker in (0xDA, 0xD9):
-            return
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # no segment
-            at += 1
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
 
 
 def _of_png(data: bytes, notes: list[str]) -> Parts:
@@ -86,9 +71,8 @@ def _of_png(data: bytes, notes: list[str]) -> Parts:
         body = data[start:end]
         if kind not in _PNG_PARTS and kind not in COLOUR_CHUNKS:
             continue
-        if zlib.crc32(kind + body) != int.from_bytes(data[end : end + 4], "big") or len(body) != COLOUR_CHUNKS.get(
-            kind, len(body)
-        ):
+        is_whole = zlib.crc32(kind + body) == int.from_bytes(data[end : end + 4], "big")
+        if not is_whole or len(body) != COLOUR_CHUNKS.get(kind, len(body)):
             notes.append(f"its PNG chunk {kind.decode()} is damaged and was left out")
         elif kind in COLOUR_CHUNKS:
             colours.append((kind, body))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # of a value of each type
@@ -29,7 +29,7 @@ class _Entry(NamedTuple):
 _Directory = dict[int, _Entry]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exif:
     """The tags of one picture."""
 
@@ -66,15 +66,14 @@ class Exif:
     def upright(self) -> Exif:
         """The same for the picture after it has been turned."""
         turned = {_ORIENTATION: _Entry(_SHORT, 1, struct.pack(f"{self.order}H", 1))}
-        self.main |= turned if _ORIENTATION in self.main else {}
-        return self
+        return replace(self, main=self.main | turned) if _ORIENTATION in self.main else self
 
     def resized(self, width: int, height: int) -> Exif:
         """The same for a picture of these sides, where it names any."""
-        for tag, side in zip(_SIDES, (width, height), strict=True):
-            if tag in self.details:
-                self.details[tag] = self._long(side)
-        return self
+        sides = {
+            tag: self._long(side) for tag, side in zip(_SIDES, (width, height), strict=True) if tag in self.details
+        }
+        return replace(self, details=self.details | sides)
 
     def _long(self, value: int) -> _Entry:
         return _Entry(_LONG, 1, struct.pack(f"{self.order}I", value))

@@ -84,7 +84,7 @@ def _fitting(side: SideData, pixels: np.ndarray, suffix: str, notes: list[str]) 
     chunks = dict(side.png)
     has_other_gamma = b"cICP" in chunks or chunks.get(b"gAMA", SRGB_GAMMA) != SRGB_GAMMA
     if has_other_gamma and suffix != ".png" and side.profile is None:
-        notes.append(f"its PNG gamma or cICP has no place in {suffix} and was left out; .png keeps it")
+        notes.append(f"its gamma or cICP has no place in {suffix} and was left out; .png keeps it")
     return side
 
 

@@ -64,7 +64,9 @@ class CosineAnnealingRestartLR(Section):
     """Half a cosine after the other, each from its share of `lr` to `eta_min`."""
 
     type: Literal["CosineAnnealingRestartLR"] = Field(description="course of the learning rate")
-    periods: Annotated[list[Count], Len(1)] = Field(description="iterations of each cosine; append one to train on")
+    periods: Annotated[list[Count], Len(1)] = Field(
+        description="iterations of each cosine; one more trains on, with --resume_changed"
+    )
     restart_weights: list[Annotated[float, Gt(0)]] = Field([1], description="share of lr that each period starts from")
     eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end of each period")
 

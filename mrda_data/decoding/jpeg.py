@@ -29,6 +29,8 @@ class _Layout(NamedTuple):
     height: int
     width: int
     channels: int
+    segments: tuple[tuple[int, int, int], ...]
+    """Marker of each before the pixels, and where its contents begin and end."""
     scans: tuple[int, ...]
     """Where the data of each scan end."""
     end: int
@@ -41,14 +43,14 @@ def jpeg_layout(data: bytes) -> _Layout:
     Raises:
         Refused: damaged, cut short, or more than MAX_SCANS scans.
     """
-    at, frame, in_scan, scans = 2, None, False, []
+    at, frame, in_scan, segments, scans = 2, None, False, [], []
     while found := _NEXT_MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
         if in_scan:
             scans.append(found.start())
         in_scan = marker == 0xDA
         if marker == 0xD9 and frame and scans:
-            return _Layout(*frame, tuple(scans), at)
+            return _Layout(*frame, tuple(segments), tuple(scans), at)
         if marker in (0xD8, 0x01):  # without contents
             continue
         if marker == 0xD9 or at + 2 > len(data):
@@ -60,6 +62,8 @@ def jpeg_layout(data: bytes) -> _Layout:
             frame = marker, *struct.unpack_from(">BHHB", data, at + 2)
         if in_scan and len(scans) == MAX_SCANS:
             raise Refused(f"a JPEG of more than {MAX_SCANS} scans; store it anew")
+        if not scans and not in_scan:
+            segments.append((marker, at + 2, at + length))
         at += length
     raise Refused(DAMAGED)
 
@@ -107,8 +111,8 @@ def jpeg_pixels(data: bytes) -> Pixels:
     layout = _checked_layout(data)
     first = data[: layout.end]
     try:
-        image = whole_jpeg(first)
-        if layout.channels == 4:
+        colour = whole_jpeg(first)
+        if layout.channels == 4:  # Pillow knows whose ink is inverted
             with Image.open(io.BytesIO(first), formats=("JPEG",)) as image:
                 colour, notes = rgb_of_cmyk(np.asarray(image), image.info.get("icc_profile"))
                 return Pixels(colour, notes=notes)
@@ -116,4 +120,4 @@ def jpeg_pixels(data: bytes) -> Pixels:
         raise
     except Exception as error:  # imagecodecs raises a type of its own for each codec, and others
         raise Refused(DAMAGED) from error
-    return Pixels(image.reshape(*image.shape[:2], -1))
+    return Pixels(colour.reshape(*colour.shape[:2], -1))

@@ -193,7 +193,7 @@ def test_the_meaning_of_png_values_is_kept_or_said(upscaler, photo, tmp_path, su
         assert notes == []
         assert file.getvalue() == written[33 : 33 + len(file.getvalue())]
     else:
-        assert notes == ["its PNG gamma or cICP has no place in .jpg and was left out; .png keeps it"]
+        assert notes == ["its gamma or cICP has no place in .jpg and was left out; .png keeps it"]
 
 
 def test_damaged_exif_is_dropped_with_a_line(upscaler, photo, tmp_path):
