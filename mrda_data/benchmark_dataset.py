@@ -16,7 +16,7 @@ from mrda_data.degradation.classic import classic_degrade
 from mrda_data.images import ImageError, centre, to_tensor
 from mrda_data.lr_set import LRSet, lr_file
 from mrda_data.protocols import Case, protocol_cases
-from mrda_data.sources import check_source, open_source
+from mrda_data.sources import check_source, first_images, open_source
 from mrda_utils.seeding import torch_generator
 
 
@@ -36,7 +36,8 @@ class BenchmarkDataset(Dataset):
     has the (height, width) of the others' gt by name, `sizes` those that there are.
 
     Raises:
-        ImageError: no image that can be used, one that is not the LR set's, or `max_side` below what the kernel needs.
+        ImageError: no image that can be used, one that is not the LR set's, `max_side` below what the kernel
+            needs, or `max_images` below 1.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -52,7 +53,7 @@ class BenchmarkDataset(Dataset):
             )
         self._smallest = smallest
         self.left_out: list[str] = []
-        found = check_source(self.source, smallest, self.source.names[: opt.get("max_images")], self.left_out)
+        found = check_source(self.source, smallest, first_images(self.source.names, opt), self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
         self.sr_sizes = {
             self.source.names[i]: tuple(min(n, opt.get("max_side") or n) // scale * scale for n in size)

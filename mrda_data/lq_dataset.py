@@ -6,7 +6,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from mrda_data.images import centre, to_tensor
-from mrda_data.sources import check_source, open_source
+from mrda_data.sources import check_source, first_images, open_source
 
 
 @DATASET_REGISTRY.register()
@@ -19,14 +19,14 @@ class LQDataset(Dataset):
     `sr_sizes` has the (height, width) of the SR images by name, `sizes` those that there are.
 
     Raises:
-        ImageError: no image that can be read.
+        ImageError: no image that can be read, or `max_images` below 1.
     """
 
     def __init__(self, opt: dict) -> None:
         self.opt = opt
         self.source = open_source(opt["dataroot_lq"])
         self.left_out: list[str] = []
-        found = check_source(self.source, 1, self.source.names[: opt.get("max_images")], self.left_out)
+        found = check_source(self.source, 1, first_images(self.source.names, opt), self.left_out)
         self.indices, self.names = list(found), [self.source.names[i] for i in found]
         self.sr_sizes = {
             self.source.names[i]: tuple(opt["scale"] * min(n, opt.get("max_side") or n) for n in size)

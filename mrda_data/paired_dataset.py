@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from mrda_data.images import ImageError, to_tensor
 from mrda_data.pairs import pair_names
-from mrda_data.sources import check_source, open_source
+from mrda_data.sources import check_source, first_images, open_source
 
 
 @DATASET_REGISTRY.register()
@@ -33,10 +33,7 @@ class PairedDataset(Dataset):
             pairs = pair_names(self.gt.names, self.lq.names, opt.get("lq_template"))
         except ImageError as error:
             raise ImageError(f"{opt['name']}: {error}") from error
-        most = opt.get("max_images")
-        if most is not None and most < 1:
-            raise ImageError(f"{opt['name']}: max_images {most}: must be at least 1")
-        self.pairs = pairs[:most]
+        self.pairs = first_images(pairs, opt)
         self.sizes = self._check_sizes()
         places = ({name: index for index, name in enumerate(source.names)} for source in (self.gt, self.lq))
         columns = zip(*self.pairs, strict=True)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 
 import numpy as np
 from annotated_types import Ge
@@ -23,6 +23,8 @@ from mrda_data.images import ImageError, check_name, decode_rgb8, file_image_siz
 from mrda_data.lmdb_source import LmdbSource
 from mrda_utils.errors import UserError
 from mrda_utils.files import user_cache
+
+T = TypeVar("T")
 
 BUNDLED = {
     "train": (
@@ -117,6 +119,18 @@ def open_source(dataroot_gt: str) -> ImageSource:
     if dataroot_gt.startswith("bundled:"):
         return BundledSource(dataroot_gt.removeprefix("bundled:"))
     return LmdbSource(dataroot_gt) if Path(dataroot_gt).suffix == ".lmdb" else FolderSource(dataroot_gt)
+
+
+def first_images(names: list[T], opt: dict) -> list[T]:
+    """The first `max_images` of a data set's images, all without that option.
+
+    Raises:
+        ImageError: it is below 1.
+    """
+    most = opt.get("max_images")
+    if most is not None and most < 1:
+        raise ImageError(f"{opt['name']}: max_images {most}: must be at least 1")
+    return names[:most]
 
 
 def check_source(

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from mrda_data import PairedDataset
+from mrda_data import BenchmarkDataset, LQDataset, PairedDataset
 from mrda_data.folders import list_images
 from mrda_data.images import ImageError
 from mrda_data.pairs import pair_names
@@ -156,14 +156,18 @@ def test_a_template_that_is_none_is_named(template):
         pair_names(["a.png"], ["x4.png"], template)
 
 
+@pytest.mark.parametrize("kind", [BenchmarkDataset, LQDataset, PairedDataset])
 @pytest.mark.parametrize("most", [0, -1])
-def test_no_pair_at_all_is_no_data_set(tmp_path, most):
-    for name, side in (("hr/a.png", 16), ("hr/b.png", 16), ("lr/a.png", 4), ("lr/b.png", 4)):
+def test_no_image_at_all_is_no_data_set(tmp_path, kind, most):
+    for name, side in (("hr/a.png", 64), ("hr/b.png", 64), ("lr/a.png", 16), ("lr/b.png", 16)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (side, side)).save(tmp_path / name)
-    opt = {"name": "x", "scale": 4, "dataroot_gt": str(tmp_path / "hr"), "dataroot_lq": str(tmp_path / "lr")}
+    opt = {"name": "x", "scale": 4, "protocol": "bicubic", "kernel_size": 21, "dataroot_gt": str(tmp_path / "hr")}
+    if kind is not BenchmarkDataset:
+        opt["dataroot_lq"] = str(tmp_path / "lr")
+    assert len(kind({**opt, "max_images": 1})) == 1
     with pytest.raises(ImageError, match=f"^x: max_images {most}: must be at least 1$"):
-        PairedDataset({**opt, "max_images": most})
+        kind({**opt, "max_images": most})
 
 
 def test_processes_compare_both_images_of_a_pair(tmp_path):
