@@ -1,30 +1,22 @@
-"""The upscaler's command line: files, folders, and what becomes of each."""
+"""The upscaler's command line: what is to become of which files."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from PIL import ImageColor
-from tqdm import tqdm
 
-from mrda_data.images import ImageError
-from mrda_data.sources import first_ten
+from mrda_inference.batch import restore_files
 from mrda_inference.chosen_idr import parse, with_degradation
 from mrda_inference.image_writer import LONGEST_SIDE
 from mrda_inference.inputs import files_to_make
-from mrda_inference.photograph import OutputOptions, TooLargeError, restore_file
-from mrda_inference.tiling import OVERLAP, one_behind
-from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, Upscaler, open_upscaler
+from mrda_inference.photograph import OutputOptions
+from mrda_inference.tiling import OVERLAP
+from mrda_inference.upscaler import DEFAULT_MODEL, MODELS, open_upscaler
 from mrda_utils.arguments import argument_parser
-from mrda_utils.errors import UNPRINTABLE, OptionError, UserError, is_out_of_memory, printable, run
-from mrda_utils.files import WriteError, kind_of, refusal_named
+from mrda_utils.errors import OptionError, run
 from mrda_utils.numerics import set_numerics
 
 
@@ -126,7 +118,7 @@ def upscale_files(argv: list[str] | None = None) -> int:
     """Upscale the files that the command line names; one that fails is told and passed over.
 
     Returns:
-        Exit code: 0; 1 if a file failed; 2 if one was too large for the memory.
+        Exit code, see `restore_files`.
 
     Raises:
         UserError: a mistake in the arguments or weights, before anything is written; or the disk takes no more.
@@ -140,121 +132,4 @@ def upscale_files(argv: list[str] | None = None) -> int:
     upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)
     if degradation is not None:
         upscaler = with_degradation(upscaler, degradation)
-    outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
-    try:
-        with ThreadPoolExecutor(max_workers=1) as writer:
-            # one file behind: the next picture is restored while the last one is encoded and written
-            for source, target, writing in one_behind(_begun(targets, args, upscaler, output, writer)):
-                outcomes[_outcome(source, writing)].append(target)
-    finally:
-        _report(outcomes, args.output)
-    return 2 if outcomes["too large"] else int(bool(outcomes["failed"]))
-
-
-def _begun(
-    targets: list[tuple[Path, Path]],
-    args: argparse.Namespace,
-    upscaler: Upscaler,
-    output: OutputOptions,
-    writer: ThreadPoolExecutor,
-) -> Iterator[tuple[Path, Path, Future[list[str]]]]:
-    """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
-    sources: dict[Path, Path] = {}
-    inputs = {identity for source, _ in targets if (identity := _identity(source))}
-    for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
-        try:
-            _check_names(source, target, args, sources, inputs)
-            with _tile_bar(printable(source.name)) as progress:
-                enlarged = restore_file(source, target, upscaler, output, progress)
-            finish = enlarged.write
-            del enlarged  # the writer lets go of the picture as soon as it is written
-        except (_Skipped, UserError, MemoryError, RuntimeError) as error:
-            # without its traceback, which would hold the memory of this picture while the next one needs it
-            finish = partial(_fail, error.with_traceback(None) if is_out_of_memory(error) else error)
-        writing = writer.submit(finish)
-        del finish
-        yield source, target, writing
-
-
-def _check_names(
-    source: Path, target: Path, args: argparse.Namespace, sources: dict[Path, Path], inputs: set[tuple[int, int]]
-) -> None:
-    """Whether this file may become that one; `sources` has the outputs so far with their inputs."""
-    if UNPRINTABLE.search(str(target.relative_to(args.output))):
-        raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
-    if target in sources:
-        raise ImageError(f"{source}: {target} is already that of {sources[target]}; rename one of them")
-    sources[target] = source
-    with refusal_named(target):
-        exists = bool(kind_of(target))
-    if not exists:
-        return
-    if (found := _identity(target)) in inputs:
-        replaced = "it" if found == _identity(source) else f"the input {target}"
-        raise ImageError(f"{source}: its output would replace {replaced}; choose another -o")
-    if not args.overwrite:
-        raise _Skipped
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its name; None where there is none."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_dev, status.st_ino
-    return None
-
-
-def _outcome(source: Path, writing: Future[list[str]]) -> str:
-    """What became of a file, told on stderr where it is not what was asked for."""
-    try:
-        for note in writing.result():
-            tqdm.write(printable(f"{source}: {note}"), file=sys.stderr)
-    except _Skipped:
-        return "skipped"
-    except WriteError as error:
-        if error.of_any_file:
-            raise
-        message, outcome = str(error), "failed"
-    except TooLargeError as error:
-        message, outcome = str(error), "too large"
-    except UserError as error:
-        message, outcome = str(error), "failed"
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message, outcome = f"{source}: out of memory; choose a smaller --tile", "failed"
-    else:
-        return "upscaled"
-    tqdm.write(printable(f"error: {message}"), file=sys.stderr)
-    return outcome
-
-
-def _report(outcomes: dict[str, list[Path]], output: Path) -> None:
-    """The last lines: what was skipped and why, and how many files had which outcome."""
-    if skipped := first_ten([printable(str(path)) for path in outcomes["skipped"]]):
-        print(  # noqa: T201
-            f"skipped, since the output exists (--overwrite replaces it): {', '.join(skipped)}", file=sys.stderr
-        )
-    counts = {outcome: len(paths) for outcome, paths in outcomes.items()}
-    failed = counts["failed"] + counts["too large"]
-    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {failed} failed: {printable(str(output))}")  # noqa: T201
-
-
-@contextmanager
-def _tile_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that goes when the block ends, as `restore_file` tells its progress."""
-    with tqdm(desc=title, unit="tile", disable=None, leave=False) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tell
-
-
-class _Skipped(Exception):  # noqa: N818  (no error)
-    """An output that is there already."""
-
-
-def _fail(error: Exception) -> NoReturn:
-    raise error
+    return restore_files(targets, args.output, upscaler, output, overwrite=args.overwrite)

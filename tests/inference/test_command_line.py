@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from mrda_arch import MLN, MRDANet
 from mrda_data.sources import BundledSource
-from mrda_inference import command_line, network_functions, photograph, upscaler
+from mrda_inference import batch, network_functions, photograph, upscaler
 from mrda_inference.command_line import upscale_files
 from mrda_inference.upscaler import automatic_tile, fast_dtype
 from mrda_utils.errors import UserError
@@ -293,7 +293,7 @@ def test_an_image_for_which_memory_is_short_is_passed_over(folder, capsys, monke
     def refuse(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(command_line, "restore_file", refuse)
+    monkeypatch.setattr(batch, "restore_file", refuse)
     assert upscaled("-i", "photos", "-o", "out") == 1
     assert "photos/a.png: out of memory; choose a smaller --tile" in capsys.readouterr().err
 
@@ -455,7 +455,7 @@ def story(folder, monkeypatch):
     for name in "bcd":
         Path(f"photos/{name}.png").write_bytes(Path("photos/a.png").read_bytes())
     Path("photos/sub/b.png").unlink()
-    restore_file, write = command_line.restore_file, photograph.write_pixels
+    restore_file, write = batch.restore_file, photograph.write_pixels
 
     def restore(source, *arguments, **options):
         story.append(f"restores {source.name}")
@@ -468,7 +468,7 @@ def story(folder, monkeypatch):
         story.append(f"wrote {path.name}")
         return notes
 
-    monkeypatch.setattr(command_line, "restore_file", restore)
+    monkeypatch.setattr(batch, "restore_file", restore)
     monkeypatch.setattr(photograph, "write_pixels", slow)
     return story
 
@@ -513,14 +513,14 @@ def test_a_fault_of_the_writer_is_not_swallowed(story, monkeypatch):
 
 
 def test_an_interruption_leaves_whole_files_only(story, monkeypatch):
-    restore = command_line.restore_file
+    restore = batch.restore_file
 
     def interrupted(source, *arguments, **options):
         if source.name == "b.png":
             raise KeyboardInterrupt
         return restore(source, *arguments, **options)
 
-    monkeypatch.setattr(command_line, "restore_file", interrupted)
+    monkeypatch.setattr(batch, "restore_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         upscaled("-i", "photos", "-o", "out")
     assert story == ["restores a.png", "writes a.png", "wrote a.png"]

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from mrda_arch import MRDANet
 from mrda_data.images import ImageError
-from mrda_inference import canvas, command_line, image_writer, photograph
+from mrda_inference import batch, canvas, command_line, image_writer, photograph
 from mrda_inference.image_file import read_picture
 from mrda_inference.photograph import Cancelled, OutputOptions, TooLargeError, restore_file, with_visible_colours
 from mrda_inference.upscaler import Upscaler
@@ -473,7 +473,7 @@ def test_the_first_failure_of_a_full_disk_ends_a_batch(photo, tmp_path, monkeypa
     for name in "abcd":
         photo(ramp(), f"{name}.png")
     restored = []
-    restore = command_line.restore_file
+    restore = batch.restore_file
 
     def counted(source, *arguments, **options):
         restored.append(source.name)
@@ -485,7 +485,7 @@ def test_the_first_failure_of_a_full_disk_ends_a_batch(photo, tmp_path, monkeypa
         except OSError as error:
             raise files.WriteError("out/a.png: cannot be written (No space left on device)") from error
 
-    monkeypatch.setattr(command_line, "restore_file", counted)
+    monkeypatch.setattr(batch, "restore_file", counted)
     monkeypatch.setattr(photograph, "write_pixels", full)
     options = ["--device", "cpu", "--weights", "shipped:mrda_lite_x4_student"]
     with pytest.raises(WriteError, match="No space left"):
