@@ -20,14 +20,19 @@ POLL = 0.2  # seconds between two looks at the processes
 GRACE = 30  # seconds in which the others notice that one has ended
 
 
-def cores() -> int:
-    """Cores that this process may use: torch's threads (OMP_NUM_THREADS, affinity), within a container's quota."""
-    threads = torch.get_num_threads()
+def allowed_cores() -> int:
+    """Cores that this process may use: its affinity's, within a container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
     except (OSError, ValueError):  # not in a container, or its quota is "max"
-        return threads
-    return max(1, min(threads, quota // period))
+        return allowed
+    return max(1, min(allowed, quota // period))
+
+
+def cores() -> int:
+    """Cores that a training takes: as many as torch has threads (OMP_NUM_THREADS), of those that it may use."""
+    return min(torch.get_num_threads(), allowed_cores())
 
 
 def processes_to_start(opt: dict, device: torch.device) -> int:

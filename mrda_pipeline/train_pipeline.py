@@ -27,7 +27,7 @@ from mrda_pipeline.conditions import (
     refuse_other_training,
 )
 from mrda_pipeline.events import record
-from mrda_pipeline.launch import launch, processes_to_start
+from mrda_pipeline.launch import allowed_cores, launch, processes_to_start
 from mrda_pipeline.log_file import run_logger
 from mrda_pipeline.process_group import contact_lost_ends, stop
 from mrda_pipeline.run_folder import lock, prepare_folder
@@ -140,8 +140,12 @@ def _log_start(run: Run, start: StartState, changed: list[Change], logger: loggi
     opt, process = run.opt, run.process
     versions, threads = f"mrda {__version__}, torch {torch.__version__}", torch.get_num_threads()
     logger.info("%s, %s, %d process(es) of %d thread(s)", versions, process.device, process.world_size, threads)
-    if opt["num_processes"] != 1 and sharing == 1 and "WORLD_SIZE" in os.environ:
+    launcher = sharing == 1 and "WORLD_SIZE" in os.environ
+    if opt["num_processes"] != 1 and launcher:
         logger.info("num_processes: %s is not used, a launcher has started the processes", opt["num_processes"])
+    used, allowed, limit = sharing * threads, allowed_cores(), os.environ.get("OMP_NUM_THREADS")
+    if process.device.type == "cpu" and not launcher and limit and used < allowed:
+        logger.info("OMP_NUM_THREADS is %s: trains on %d of the %d cores that there are", limit, used, allowed)
     logger.debug("Options:\n%s", dump(opt))  # for the file: the console shows what changes
     if start.state:
         logger.info("Resuming from %s", start.path)

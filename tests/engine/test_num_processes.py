@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from mrda_options.options import OptionError, validate
-from mrda_pipeline import launch
+from mrda_pipeline import launch, train_pipeline
 from mrda_utils.errors import UserError
 from tests.engine.conftest import ROOT, command, end, events, finish, run_folder, same_weights, start
-from tests.model.conftest import stage_options
+from tests.model.conftest import stage_options, train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -173,6 +173,20 @@ def test_a_number_that_cannot_be_is_refused(monkeypatch, chain):
 
 def test_a_container_that_may_use_one_core_of_many_has_one(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
     for text, cores in (("150000 100000\n", 1), ("400000 100000\n", 4), ("50000 100000\n", 1), ("max 100000\n", 8)):
         monkeypatch.setattr(Path, "read_text", lambda self, text=text: text)
         assert launch.cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "told"), [("1", 4, True), ("1", 1, False), (None, 4, False)], ids=["limited", "all", "unset"]
+)
+def test_cores_that_omp_num_threads_leaves_idle_are_told(chain, tmp_path, monkeypatch, limit, allowed, told):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if limit:
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    monkeypatch.setattr(train_pipeline, "allowed_cores", lambda: allowed)
+    run = train(stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), num_processes="auto"))
+    line = f"OMP_NUM_THREADS is 1: trains on 1 of the {allowed} cores that there are"
+    assert (line in next(run.glob("*.log")).read_text()) == told
