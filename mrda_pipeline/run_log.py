@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from functools import partial
@@ -20,6 +21,7 @@ from mrda_pipeline.events import record
 from mrda_utils.memory import device_memory
 
 AVERAGED = 1000  # iterations that a mean goes back at most
+PIXEL_LOSSES = "l_pix", "l_meta"  # of which a stage has one
 DATA_SHARE = 0.3  # of an iteration; beyond it the loader is worth a warning
 
 
@@ -69,6 +71,11 @@ class RunLog:
         self.iter_timer.start()
 
     # ----------------------------------------------------------------------------------------------- now and then
+    def pixel_loss(self) -> float:
+        """Mean of the stage's pixel loss since the last line, this process's; NaN without any. Waits for the device."""
+        losses = [loss for name in PIXEL_LOSSES for loss in self.losses.get(name, ())]
+        return float(_finite_mean(losses)) if losses else math.nan
+
     def line(self, model: StageModel, current_iter: int) -> None:
         """BasicSR's line, the curves, and a warning if the loader is slow; waits for the device."""
         means = {f"{name}_mean": _finite_mean(losses) for name, losses in self.losses.items()}

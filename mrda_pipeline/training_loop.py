@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from mrda_pipeline.workers import batches
 from mrda_utils.distributed import any_rank, barrier
 from mrda_utils.errors import Stopped, UserError
 from mrda_utils.memory import device_memory
+
+DIVERGED = 100  # times the lowest pixel loss of the run
+LEAST_LOSS = 0.01  # flat images have none
 
 
 class TrainingLoop:
@@ -54,13 +58,15 @@ class TrainingLoop:
         self.batch = train_opt["tasks_per_gpu"] * train_opt["images_per_task"]
         self.samples = self.batch * opt["train"]["accumulation_steps"] * process.world_size  # of an iteration
         self.logged_skips = 0
+        self.lowest_loss = math.inf  # mean pixel loss between two looks at it
 
     def run(self, first_step: int) -> None:
         """Train from the state after iteration `first_step` to the end.
 
         Raises:
             Stopped: a signal came; everything is saved.
-            UserError: too many steps in a row without finite gradients, or a file that cannot be written.
+            UserError: too many steps in a row without finite gradients, a pixel loss that has exploded, or a file that
+                cannot be written.
         """
         folder = self.opt["datasets"]["train"]["dataroot_gt"]
         found = f"{len(self.train_set)} images in {folder}, {self.samples} samples an iteration"
@@ -97,10 +103,11 @@ class TrainingLoop:
         is_last = current_iter == self.total
         log_due = current_iter % self.opt["logger"]["print_freq"] == 0 and current_iter > self.first_step
         save_due = current_iter % self.opt["logger"]["save_checkpoint_freq"] == 0 or is_last or stopping
+        diverged = (log_due or save_due) and self._diverged()  # a line forgets the losses
         if log_due:
             self.log.line(self.model, current_iter)
         if log_due or save_due:
-            self._guard(current_iter)
+            self._guard(current_iter, diverged)
         if save_due:  # first: whatever becomes of the validation, nothing is lost
             self._save(current_iter)
         if self._validation_due(current_iter) and not stopping:
@@ -131,7 +138,8 @@ class TrainingLoop:
         if not self.is_main:
             return
         path = self.model.save(current_iter)
-        training_state.prune(self.folder, self.opt["logger"].get("keep_last"))
+        if not self.model.skipped_steps()[1]:  # else these weights may be why, and older ones stay
+            training_state.prune(self.folder, self.opt["logger"].get("keep_last"))
         seconds = max(time.time() - self.started, 1e-3) / max(current_iter - self.first_step, 1)  # clocks are set back
         record(
             self.folder,
@@ -154,8 +162,18 @@ class TrainingLoop:
             128 + number,
         )
 
-    def _guard(self, current_iter: int) -> None:
-        """Report skipped steps; end the run if there were too many of them in a row. Waits for the device."""
+    def _diverged(self) -> bool:
+        """Whether the pixel loss, finite as it may be, has left what this run has seen; the same on every process."""
+        loss = self.log.pixel_loss()
+        diverged = any_rank(loss > DIVERGED * max(self.lowest_loss, LEAST_LOSS))
+        self.lowest_loss = min(self.lowest_loss, loss)
+        return diverged
+
+    def _guard(self, current_iter: int, diverged: bool) -> None:
+        """Report skipped steps; end the run if there were too many of them in a row, or if it has diverged.
+
+        Waits for the device.
+        """
         skipped, in_a_row = self.model.skipped_steps()
         if skipped > self.logged_skips:
             self.logger.warning(
@@ -165,12 +183,16 @@ class TrainingLoop:
                 record(self.folder, "skip", current_iter, steps=skipped - self.logged_skips, in_a_row=in_a_row)
             self.logged_skips = skipped
         if in_a_row >= self.opt["train"]["max_skipped"]:
-            states = training_state.states(self.folder / "training_states")
-            last = f"the last checkpoint is {states[0]}" if states else "nothing was saved before"
-            raise UserError(
-                f"train.max_skipped: the last {in_a_row} steps had no finite loss or gradient; {last}; lower "
-                "train.optim_g.lr or adaptation.inner_lrs, or set train.clip_grad_norm"
-            )
+            reason = f"train.max_skipped: the last {in_a_row} steps had no finite loss or gradient"
+        elif diverged:
+            reason = f"the training has diverged: its pixel loss is more than {DIVERGED} times what it was"
+        else:
+            return
+        states = training_state.states(self.folder / "training_states")
+        last = f"the last checkpoint is {states[0]}" if states else "nothing was saved before"
+        raise UserError(
+            f"{reason}; {last}; lower train.optim_g.lr or adaptation.inner_lrs, or set train.clip_grad_norm"
+        )
 
     # ------------------------------------------------------------------------------------------------ construction
     def _loader(self, first_step: int) -> DataLoader:

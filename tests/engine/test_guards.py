@@ -95,6 +95,40 @@ def test_skipped_steps_are_told_at_the_end_however_rare_log_lines_are(chain, tmp
     assert [e["steps"] for e in events(run_folder(opt)) if e["event"] == "skip"] == [6]
 
 
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("print_freq", [1, 100])
+def test_a_finite_explosion_ends_the_run_before_good_checkpoints_are_gone(
+    chain, tmp_path, monkeypatch, stage, print_freq
+):
+    from mrda_model.base_model import StageModel
+
+    original = StageModel.apply_gradients
+
+    def apply_gradients(self, *args):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls >= 8:
+            self.losses = {name: loss * 1e4 for name, loss in self.losses.items()}
+        original(self, *args)
+
+    monkeypatch.setattr(StageModel, "apply_gradients", apply_gradients)
+    opt = stage_options(stage, chain, path__experiments_root=str(tmp_path))
+    opt["train"]["total_iter"] = 20
+    opt["logger"].update(print_freq=print_freq, save_checkpoint_freq=3, keep_last=1)
+    with pytest.raises(UserError, match=r"^the training has diverged: .* the last checkpoint is .*/6\.state; lower"):
+        train(opt)
+    folder = run_folder(opt)
+    assert [path.name for path in (folder / "training_states").iterdir()] == ["6.state"]
+    assert [path.name for path in (folder / "models").iterdir()] == ["net_g_6.pth"]
+
+
+def test_no_checkpoint_goes_for_one_of_a_skipped_step(chain, tmp_path, spoiled):
+    opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path))
+    opt["logger"].update(save_checkpoint_freq=2, keep_last=1)
+    spoiled(4)
+    folder = train({**opt, "train": {**opt["train"], "total_iter": 4}})
+    assert {path.name for path in (folder / "training_states").iterdir()} == {"2.state", "4.state"}
+
+
 def test_a_step_spoiled_on_one_process_is_skipped_on_both(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     opt = stage_options("mln_meta", chain, path__experiments_root=str(tmp_path))
