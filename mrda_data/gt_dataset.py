@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mrda_data.images import ImageError
 from mrda_data.pixel_cache import cached
-from mrda_data.sources import JoinedSource, check_source, first_ten, open_source
+from mrda_data.sources import ImageSource, JoinedSource, check_source, first_ten, open_source
 from mrda_data.transfer import send
 from mrda_utils.seeding import numpy_generator
 
@@ -31,6 +31,8 @@ class GTDataset(Dataset):
             [low, high], a factor of each crop's own, `skip_corrupt`, which leaves unusable images out, and `cache` and
             `cache_folder`, see `cached`.
 
+    `parts` has each folder's source with the indices of its images.
+
     Raises:
         ImageError: an image that cannot be read or is smaller than a crop; with `skip_corrupt`, if all are so.
         UserError: no room for the cache.
@@ -45,10 +47,12 @@ class GTDataset(Dataset):
         self.size = opt.get("degrade_size") or opt["gt_size"]
         left_out: list[str] | None = [] if opt.get("skip_corrupt") else None
         found: dict[int, tuple[int, int]] = {}
+        self.parts: list[tuple[ImageSource, list[int]]] = []
         first = 0
         for folder, part in parts.items():
             usable = check_source(part, self.size, left_out=left_out)
             found |= {first + index: size for index, size in usable.items()}
+            self.parts.append((part, list(usable)))
             first += len(part.names)
             if ignored := getattr(part, "left_out", ""):
                 get_root_logger().info("%s: %s", folder, ignored)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from mrda_data import PairedDataset
+from mrda_data import GTDataset, PairedDataset
 from mrda_eval.report import file_hash
 from mrda_options.command_line import Run
 from mrda_utils.distributed import gather
@@ -94,8 +94,9 @@ def refuse_other_training(changed: list[Change], state_path: Path) -> None:
 
 
 def images_digest(dataset: Dataset) -> str:
-    """SHA-256 of the images' names and sizes, and of the pixels of some of them spread over the set."""
-    parts = dataset.parts if isinstance(dataset, PairedDataset) else [(dataset.source, dataset.indices)]
+    """SHA-256 of the images' sizes and names within their folders, and of the pixels of some, spread over each folder."""
+    several = isinstance(dataset, GTDataset | PairedDataset)
+    parts = dataset.parts if several else [(dataset.source, dataset.indices)]
     digest = sha256("\n".join(map(str, sorted(dataset.sizes))).encode())
     for source, indices in parts:
         digest.update("\n".join(source.names[i] for i in indices).encode())

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from mrda_data import BenchmarkDataset, LQDataset, PairedDataset
+from mrda_data import BenchmarkDataset, GTDataset, LQDataset, PairedDataset
 from mrda_data.folders import list_images
 from mrda_data.images import ImageError
 from mrda_data.pairs import pair_names
@@ -180,3 +180,22 @@ def test_processes_compare_both_images_of_a_pair(tmp_path):
     assert images_digest(PairedDataset(opt)) == first
     Image.new("RGB", (4, 4), "red").save(tmp_path / "lr/b.png")
     assert images_digest(PairedDataset(opt)) != first
+
+
+@pytest.mark.parametrize("folders", [["a"], ["a", "b"]])
+def test_images_that_have_moved_with_their_folders_are_the_same(tmp_path, folders):
+    for folder in folders:
+        for number, colour in enumerate(("teal", "red")):
+            path = tmp_path / "old" / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), colour).save(path)
+
+    def digest(root, names):
+        dataset = {"dataroot_gt": [str(tmp_path / root / name) for name in names], "gt_size": 16}
+        return images_digest(GTDataset({**dataset, "use_hflip": True, "use_rot": True, "manual_seed": 0}))
+
+    before = digest("old", folders)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert digest("new", folders) == before
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "new" / folders[-1] / "1.png")
+    assert digest("new", folders) != before
