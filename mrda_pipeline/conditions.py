@@ -94,7 +94,7 @@ def refuse_other_training(changed: list[Change], state_path: Path) -> None:
 
 
 def images_digest(dataset: Dataset) -> str:
-    """SHA-256 of the images' sizes and names within their folders, and of the pixels of some, spread over each folder."""
+    """SHA-256 of sizes, of names within their folders, and of the pixels of some images, spread over each folder."""
     several = isinstance(dataset, GTDataset | PairedDataset)
     parts = dataset.parts if several else [(dataset.source, dataset.indices)]
     digest = sha256("\n".join(map(str, sorted(dataset.sizes))).encode())

@@ -188,6 +188,9 @@ class TrainingLoop:
             reason = f"the training has diverged: its pixel loss is more than {DIVERGED} times what it was"
         else:
             return
+        barrier()  # every process has found it, and the main one tells
+        if not self.is_main:
+            raise SystemExit(2)
         states = training_state.states(self.folder / "training_states")
         last = f"the last checkpoint is {states[0]}" if states else "nothing was saved before"
         raise UserError(

@@ -146,6 +146,13 @@ def test_a_mistake_is_told_once(chain, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_training_that_goes_wrong_in_all_processes_is_told_once(chain, tmp_path):
+    opt = two("mln_bicubic", chain, tmp_path, train__optim_g__lr=1e30, train__max_skipped=2)
+    done = subprocess.run(command(opt), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("error: train.max_skipped: the last ") == 1
+
+
 @pytest.mark.parametrize(
     ("cores", "tasks", "count"), [(1, 4, 1), (2, 4, 2), (3, 4, 2), (8, 4, 4), (2, 3, 1), (4, 3, 3), (64, 1, 1)]
 )
