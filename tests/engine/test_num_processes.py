@@ -92,6 +92,7 @@ def test_a_signal_before_the_training_ends_in_one_line(chain, tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SECONDS_PER_IMAGE", "30")
     val = {"name": "V", "type": "BenchmarkDataset", "dataroot_gt": "bundled:test", "protocol": "gaussian8"}
     opt = two("mln_bicubic", chain, tmp_path, datasets__val=val, train__total_iter=100000)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}

@@ -43,7 +43,8 @@ def test_a_second_ctrl_c_ends_at_once(chain, tmp_path, monkeypatch):
     opt = stage_options("mln_bicubic", chain, path__experiments_root=str(tmp_path), datasets__val=val)
     opt["val"] = {"val_freq": 4, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4}}}
     opt["train"]["total_iter"] = 100000
-    # every image takes a second, and a single Ctrl-C ends the validation after one: two must not wait for it
+    # a single Ctrl-C ends the validation after an image of half a minute: two must not wait for it, however busy it is
+    monkeypatch.setenv("SECONDS_PER_IMAGE", "30")
     process = start(opt, script=ROOT / "tests/engine/slow_validation_train.py")
     wait_for(run_folder(opt) / "validating")
     process.send_signal(signal.SIGINT)
