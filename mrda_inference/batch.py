@@ -39,11 +39,12 @@ def restore_files(
     Raises:
         WriteError: the disk takes no more.
     """
+    names = _Names(targets, folder, overwrite=overwrite)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
     try:
         with ThreadPoolExecutor(max_workers=1) as writer:
             # one file behind: the next picture is restored while the last one is encoded and written
-            for source, target, writing in one_behind(_begun(targets, folder, upscaler, output, writer, overwrite)):
+            for source, target, writing in one_behind(_begun(targets, names, upscaler, output, writer)):
                 outcomes[_outcome(source, writing)].append(target)
     finally:
         _report(outcomes, folder)
@@ -52,18 +53,15 @@ def restore_files(
 
 def _begun(
     targets: list[tuple[Path, Path]],
-    folder: Path,
+    names: _Names,
     upscaler: Upscaler,
     output: OutputOptions,
     writer: ThreadPoolExecutor,
-    overwrite: bool,
 ) -> Iterator[tuple[Path, Path, Future[list[str]]]]:
     """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
-    sources: dict[Path, Path] = {}
-    inputs = {identity for source, _ in targets if (identity := _identity(source))}
     for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
         try:
-            _check_names(source, target, folder, sources, inputs, overwrite)
+            names.check(source, target)
             with _tile_bar(printable(source.name)) as progress:
                 enlarged = restore_file(source, target, upscaler, output, progress)
             finish = enlarged.write
@@ -76,29 +74,30 @@ def _begun(
         yield source, target, writing
 
 
-def _check_names(
-    source: Path,
-    target: Path,
-    folder: Path,
-    sources: dict[Path, Path],
-    inputs: set[tuple[int, int]],
-    overwrite: bool,
-) -> None:
-    """Whether this file may become that one; `sources` has the outputs so far with their inputs."""
-    if UNPRINTABLE.search(str(target.relative_to(folder))):
-        raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
-    if target in sources:
-        raise ImageError(f"{source}: {target} is already that of {sources[target]}; rename one of them")
-    sources[target] = source
-    with refusal_named(target):
-        exists = bool(kind_of(target))
-    if not exists:
-        return
-    if (found := _identity(target)) in inputs:
-        replaced = "it" if found == _identity(source) else f"the input {target}"
-        raise ImageError(f"{source}: its output would replace {replaced}; choose another -o")
-    if not overwrite:
-        raise _Skipped
+class _Names:
+    """Which files may become which; knows all inputs, and the outputs so far."""
+
+    def __init__(self, targets: list[tuple[Path, Path]], folder: Path, *, overwrite: bool) -> None:
+        self.inputs = {identity for source, _ in targets if (identity := _identity(source))}
+        self.sources: dict[Path, Path] = {}  # of each output
+        self.folder, self.overwrite = folder, overwrite
+
+    def check(self, source: Path, target: Path) -> None:
+        """Refuse what must not be written, and skip what is there already."""
+        if UNPRINTABLE.search(str(target.relative_to(self.folder))):
+            raise ImageError(f"{str(source)!r}: control characters or no UTF-8 in the name; rename it")
+        if target in self.sources:
+            raise ImageError(f"{source}: {target} is already that of {self.sources[target]}; rename one of them")
+        self.sources[target] = source
+        with refusal_named(target):
+            exists = bool(kind_of(target))
+        if not exists:
+            return
+        if (found := _identity(target)) in self.inputs:
+            replaced = "it" if found == _identity(source) else f"the input {target}"
+            raise ImageError(f"{source}: its output would replace {replaced}; choose another -o")
+        if not self.overwrite:
+            raise _Skipped
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
