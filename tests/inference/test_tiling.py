@@ -128,10 +128,10 @@ def test_tiles_of_the_shipped_student_show_no_seam():
     for (top, bottom), (left, right) in product(spans(200, 96, OVERLAP), spans(300, 96, OVERLAP)):
         tiles[4 * top : 4 * bottom, 4 * left : 4 * right] += 1
     error = (tiled - whole).abs()
-    assert error.max() < 1e-3
+    assert error.max() < 1 / 255  # a gray of 8 bits
     assert error[..., tiles == 1].max() < 1e-5
     for dim in (-2, -1):
-        assert (jumps(tiled, dim) / jumps(whole, dim)).max() < 1.001
+        assert (jumps(tiled, dim) / jumps(whole, dim)).max() < 1.01
 
     cut = upscale(lq, *functions, 4, tile=96, overlap=0)  # where tiles only meet, a seam shows
     for dim in (-2, -1):
