@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
+import cv2
+
 from mrda_eval.spread import Spread
 from mrda_eval.tables import Means, MethodCost, Table, cell_texts, text_of
 from mrda_utils import __version__
@@ -70,7 +72,8 @@ def write_json(
         "versions": {
             "mrda": __version__,
             "python": platform.python_version(),
-            **{package: version(package) for package in ("torch", "basicsr", "numpy", "opencv-python")},
+            **{package: version(package) for package in ("torch", "basicsr", "numpy")},
+            "opencv": cv2.__version__,  # of whichever of its packages is installed
         },
     }
     write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -147,6 +148,7 @@ def test_csv_and_json_hold_every_value(tmp_path):
     assert content["costs"]["Student"] == {"parameters": 5838713, "mult_adds": 171500000000, "seconds": 2.0}
     assert content["weights_sha256"]["pretrain_network_g"].startswith("e3b0c44298fc1c14")  # of nothing
     assert content["versions"]["basicsr"] == "1.4.2"
+    assert content["versions"]["opencv"] == cv2.__version__
 
 
 def test_costs_are_in_the_papers_units():
