@@ -85,7 +85,7 @@ class CudaDevice:
         """Relative distance from the CPU's results; Adam's movement is the sign of gradients that are nearly zero."""
         if bf16:
             return {"gradients": 0.1, "movement": 0.3, "averaged": 1e-4, "losses": 0.02}
-        return {"gradients": 1e-3, "movement": 0.03, "averaged": 1e-5, "losses": 1e-4}
+        return {"gradients": 5e-3, "movement": 0.03, "averaged": 1e-5, "losses": 1e-4}
 
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()

@@ -63,7 +63,8 @@ def test_a_run_goes_on_elsewhere_in_the_other_memory_format(device, chain, whole
     places = {"cpu": None, "device": device}
     teacher(places[first], chain, tmp_path, 2, train__channels_last=last)
     cut = teacher(places[then], chain, tmp_path, 4, "--auto_resume", train__channels_last=not last)
-    torch.testing.assert_close(final_weights(cut), whole, rtol=0, atol=5e-5)  # a step moves a weight by up to 1e-3
+    rounding = 5e-5 if device.name == "mock" else 1e-4  # a step moves a weight by up to 1e-3
+    torch.testing.assert_close(final_weights(cut), whole, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("stage", ALL_STAGES)
