@@ -22,7 +22,7 @@ from tests.model.conftest import ROOT, STAGES, shrunk
 OPTIONS = ROOT / "options"
 STUDENTS = sorted(OPTIONS.rglob("train_student_x?.yml"))
 TESTS = sorted(OPTIONS.rglob("test_*.yml"))
-STARTS_SHIPPED = re.compile(r"pretrain_network_g: shipped:")
+SHIPPED_MLN = re.compile(r"pretrain_network_mln: shipped:")
 SMALL_SET = {"max_images": 1, "max_side": 48}
 
 
@@ -56,7 +56,7 @@ def stage_files(student: Path) -> list[Path]:
     """The files of a setting in their order; not every one has stages for comparison and adversarial ones."""
     stages = ("baseline", "kernel", *STAGES, "teacher_gan", "student_gan")
     found = {stage: student.with_name(student.name.replace("student", stage)) for stage in stages}
-    own = [stage for stage in STAGES if stage != "mln_bicubic" or not STARTS_SHIPPED.search(_text(found["mln_meta"]))]
+    own = [s for s in STAGES if not (s.startswith("mln") and SHIPPED_MLN.search(_text(found["teacher"])))]
     return [path for stage, path in found.items() if path.exists() or stage in own]
 
 
@@ -73,9 +73,11 @@ def test_the_stages_and_the_test_of_a_setting_run_one_after_the_other(student, t
         opt["datasets"]["val"].update(SMALL_SET)
         opt["train"]["total_iter"] = opt["val"]["val_freq"] = 2
         opt["logger"] = {"print_freq": 2, "use_tb_logger": False}
-        if opt.get("path", {}).get("pretrain_network_g", "").startswith("shipped:"):  # weights of this size instead
-            opt["path"]["pretrain_network_g"] = str(tmp_path / "start.pth")
-            torch.save({"params": build_network(opt["network_g"]).state_dict()}, tmp_path / "start.pth")
+        for key, weights in opt.get("path", {}).items():
+            if weights.startswith("shipped:"):  # weights of this size instead
+                network = key.removeprefix("pretrain_").removeprefix("finetune_")
+                opt["path"][key] = str(tmp_path / f"{network}.pth")
+                torch.save({"params": build_network(opt[network]).state_dict()}, opt["path"][key])
         run(train_pipeline, opt, tmp_path)
         assert (tmp_path / weights_of(opt)).is_file()
         log = next((tmp_path / "experiments" / opt["name"]).glob("*.log")).read_text()
