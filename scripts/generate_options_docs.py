@@ -131,6 +131,11 @@ def _values(node: dict[str, Any]) -> str:
     return " ".join([node["type"], *(f"{sign} `{node[bound]}`" for bound, sign in bounds.items() if bound in node)])
 
 
+def _cell(text: str) -> str:
+    """`text` for a table of Markdown, where a line's end or a bar, in code too, would end the cell."""
+    return " ".join(text.split()).replace("|", r"\|")
+
+
 def markdown(schema: dict[str, Any]) -> str:
     """docs/options.md: one table a section; keys that stages share are listed once."""
     stages_of: dict[Key, list[str]] = {}
@@ -144,7 +149,8 @@ def markdown(schema: dict[str, Any]) -> str:
         heading = f"`{key.section}`" if key.section else "Top level"
         heading += f" of type `{key.kind}`" if key.kind else ""
         taken_by = words.get(tuple(stages), ", ".join(stages))
-        row = f"| `{key.name}` | {key.values} | {key.default} | {taken_by} | {key.description} |"
+        cells = [f"`{key.name}`", key.values, key.default, taken_by, key.description]
+        row = f"| {' | '.join(_cell(text) for text in cells)} |"
         table = tables.setdefault(key.section.partition(".")[0], {}).setdefault(heading, {})
         table.setdefault(key.name, []).append(row)
     lines = [INTRO]

@@ -1,4 +1,4 @@
-"""What README and docs tell one to type: programs, files and options exist, and what needs nothing runs."""
+"""What README and docs tell one to type exists, and what needs nothing runs; their tables are whole."""
 
 from __future__ import annotations
 
@@ -117,3 +117,13 @@ def test_what_python_blocks_import_exists(page):
                 if match[1] == "onnxruntime" and find_spec("onnxruntime") is None:
                     continue
                 exec(line.split("#")[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_row_of_a_table_has_a_cell_for_each_column(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    tables = [part.splitlines() for part in re.findall(r"^\|.*(?:\n(?!\n).+)*", text, re.MULTILINE)]
+    for heading, rule, *rows in tables:
+        assert re.fullmatch(r"\|( ?:?-+:? ?\|)+", rule), f"no table: {heading}"  # after a blank line rows are text
+        for row in rows:
+            assert len(re.split(r"(?<!\\)\|", row)) == rule.count("|") + 1, row
