@@ -56,7 +56,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         choices=["auto", "torch", "onnx", "openvino"],
         default="torch",
         help="what computes (default torch); onnx (onnxruntime) and openvino: on the CPU, installed by "
-        'pip install ".[openvino]"; auto: openvino where it is installed and faster, measured once',
+        'pip install ".[onnx]" or ".[openvino]"; auto: openvino where it is installed and faster, measured once',
     )
     parser.add_argument(
         "--dtype",

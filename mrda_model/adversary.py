@@ -19,7 +19,7 @@ DRIFT_STEPS = 100
 
 
 class Adversary:
-    """A discriminator with its optimizer, and the losses that it and VGG19 give the generator.
+    """A discriminator with its optimizer, and the losses that it and VGG give the generator.
 
     Spectral normalisation takes one power iteration an optimizer step, at its start, however many forward passes there
     are: accumulated and distributed steps agree.
@@ -61,7 +61,7 @@ class Adversary:
         return current_iter % self.iters == 0 and current_iter > self.init_iters
 
     def generator_losses(self, sr: Tensor, perceptual_gt: Tensor) -> dict[str, Tensor]:
-        """Losses of the generator: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG19."""
+        """Losses of the generator: `sr` (N, 3, H, W) must look real, and like `perceptual_gt` to VGG."""
         losses = {}
         if self.cri_perceptual is not None:
             with autocast(self.device, self.amp):
