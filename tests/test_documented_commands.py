@@ -23,7 +23,7 @@ CANNOT_RUN = {  # why a command is looked at, but not run
     r"ablation\.py": "trains for hours",
     r"figures\.py": "takes the weights of trainings",
     r"prepare_data\.py|fetch_open_photos\.py": "needs images or the network",
-    r"convert_(official|weights)\.py|--weights experiments/": "takes weights that are not here",
+    r"(convert_(official|weights)|remove_checkerboard)\.py|--weights experiments/": "takes weights that are not here",
     r"generate_options_docs\.py": "writes into the clone",
     r"benchmarks/": "measures for minutes, with the machine to itself",
     r"-m pytest": "runs tests",
