@@ -25,6 +25,7 @@ CANNOT_RUN = {  # why a command is looked at, but not run
     r"prepare_data\.py|fetch_open_photos\.py": "needs images or the network",
     r"(convert_(official|weights)|remove_checkerboard)\.py|--weights experiments/": "takes weights that are not here",
     r"generate_options_docs\.py": "writes into the clone",
+    r"gallery\.py": "takes other programs' images",
     r"benchmarks/": "measures for minutes, with the machine to itself",
     r"-m pytest": "runs tests",
     r"mrda-web|mrda_inference\.web": "serves until it is interrupted",
@@ -36,7 +37,8 @@ CANNOT_RUN = {  # why a command is looked at, but not run
 
 def fenced(page: Path, language: str) -> list[str]:
     """Contents of the blocks of this language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for name, text in blocks if re.fullmatch(language, name)]
 
 
 def commands(page: Path) -> list[str]:
