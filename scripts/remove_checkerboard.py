@@ -26,13 +26,12 @@ from tqdm import tqdm
 
 import mrda_loss  # noqa: F401  (these imports register what option files name)
 from mrda_arch import MRDANet, network_from_file
-from mrda_data.degradation import build_degradation
-from mrda_data.gt_dataset import GTDataset, crops
+from mrda_data.gt_dataset import GTDataset
+from mrda_model.degraded_tasks import DegradedTasks
 from mrda_options import read_options
 from mrda_utils import checkpoint
 from mrda_utils.arguments import argument_parser
 from mrda_utils.errors import OptionError, run
-from mrda_utils.seeding import torch_generator
 
 SAMPLES = 400  # the first crops of the training
 CELL = 8  # LR pixels; a grid is what repeats over a cell
@@ -92,7 +91,7 @@ def grid(images: Sequence[Tensor], scale: int) -> float:
 
 
 def training_pairs(path: str, scale: int) -> list[tuple[Tensor, Tensor]]:
-    """LR (1, 3, h, w) and ground truth of the first SAMPLES crops of a training, each with a degradation of its own.
+    """LR (1, 3, h, w) and ground truth of the first crops of a training, at least SAMPLES, degraded as there.
 
     Raises:
         OptionError: the option file is of another scale, or its crops are smaller than a cell.
@@ -102,16 +101,17 @@ def training_pairs(path: str, scale: int) -> list[tuple[Tensor, Tensor]]:
         raise OptionError(f"{path}: scale {opt['scale']}, but the network's is {scale}")
     if opt["datasets"]["train"]["type"] != "GTDataset":
         raise OptionError(f"{path}: datasets.train.type: must be GTDataset, whose photographs are degraded here")
-    degradation = build_degradation(opt["degradation"], scale)
-    dataset = GTDataset({**opt["datasets"]["train"], "manual_seed": opt["manual_seed"]})
-    side = dataset.size // (CELL * scale) * CELL * scale
+    train_set = {**opt["datasets"]["train"], "manual_seed": opt["manual_seed"]}
+    side = train_set["gt_size"] // (CELL * scale) * CELL * scale
     if not side:
-        raise OptionError(f"{path}: datasets.train.gt_size {dataset.size}: must be at least {CELL * scale}")
-    pairs = []
-    for number in range(SAMPLES):
-        gt = crops(default_collate([dataset[number]]), torch.device("cpu"))[..., :side, :side]
-        generator = torch_generator(opt["manual_seed"], "task", number)
-        pairs.append((degradation.apply(gt, degradation.sample(generator), generator), gt))
+        raise OptionError(f"{path}: datasets.train.gt_size {train_set['gt_size']}: must be at least {CELL * scale}")
+    dataset, degraded_tasks = GTDataset(train_set), DegradedTasks(opt, torch.device("cpu"))
+    pairs: list[tuple[Tensor, Tensor]] = []
+    while len(pairs) < SAMPLES:
+        samples = range(len(pairs), len(pairs) + train_set["images_per_task"])
+        for task in degraded_tasks(default_collate([dataset[sample] for sample in samples])):
+            lq, gt = task.lq[..., : side // scale, : side // scale], task.gt[..., :side, :side]
+            pairs += zip(lq.split(1), gt.split(1), strict=True)
     return pairs
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,19 +12,21 @@ import torch.nn.functional as F
 
 from mrda_arch import MLN, MRDANet, network_from_file
 from mrda_data.degradation.photo import photo_degrade
+from mrda_data.gt_dataset import GTDataset
 from mrda_data.images import centre, to_tensor
 from mrda_data.sources import BundledSource
 from mrda_model.weights import Provenance, save_network
+from mrda_options import read_options
 from mrda_utils import checkpoint
 from mrda_utils.errors import OptionError
 from mrda_utils.seeding import torch_generator
 from mrda_utils.shipped import shipped_weights
 from scripts import remove_checkerboard
-from scripts.remove_checkerboard import CELL, grid, main, refit
+from scripts.remove_checkerboard import CELL, grid, main, refit, training_pairs
 
 TOY = {"num_feat": 6, "num_block": 1, "den_feat": 4, "upsampler": "pixelshuffledirect", "global_residual": True}
 HERE = Provenance("MRDAStudentModel", 4, "type isotropic, sigma [0.2, 4.0]")
-DEMO = "options/demo/train_student_x4.yml"
+DEMO = Path(__file__).resolve().parents[2] / "options/demo/train_student_x4.yml"
 
 
 def student(**options):
@@ -74,7 +79,7 @@ def test_the_command_leaves_the_representation_as_it_is(tmp_path, monkeypatch, c
     net = student()
     net.rdan.upscaler[0].bias += 0.02 * torch.randn(48)
     save_network({"params": net}, HERE, 9000, tmp_path / "a.pth")
-    main([str(tmp_path / "a.pth"), "-opt", DEMO, "-o", str(tmp_path / "b.pth")])
+    main([str(tmp_path / "a.pth"), "-opt", str(DEMO), "-o", str(tmp_path / "b.pth")])
     after, before = (
         float(word) for word in capsys.readouterr().out.replace(" before", "").split("of ")[1].split(",")[:2]
     )
@@ -86,20 +91,43 @@ def test_the_command_leaves_the_representation_as_it_is(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ("net", "opt", "output", "message"),
+    ("net", "message"),
     [
-        (lambda: student(den_in_ch=6), DEMO, "b.pth", "no student that ends in one convolution"),
-        (lambda: student(upsampler="pixelshuffle"), DEMO, "b.pth", "no student that ends in one convolution"),
-        (lambda: MLN(num_feat=6, upscale=4), DEMO, "b.pth", "no student that ends in one convolution"),
-        (lambda: student(upscale=2), DEMO, "b.pth", "scale 4, but the network's is 2"),
-        (student, DEMO, "b.safetensors", "must end in .pth"),
+        (lambda: student(den_in_ch=6), "no student that ends in one convolution"),
+        (lambda: student(upsampler="pixelshuffle"), "no student that ends in one convolution"),
+        (lambda: MLN(num_feat=6, upscale=4), "no student that ends in one convolution"),
+        (lambda: student(upscale=2), "scale 4, but the network's is 2"),
     ],
 )
-def test_what_cannot_be_refitted_is_said(tmp_path, net, opt, output, message):
+def test_what_cannot_be_refitted_is_said(tmp_path, net, message):
     save_network({"params": net()}, HERE, 9000, tmp_path / "a.pth")
     with pytest.raises(OptionError, match=message):
-        main([str(tmp_path / "a.pth"), "-opt", opt, "-o", str(tmp_path / output)])
-    assert not (tmp_path / output).exists()
+        main([str(tmp_path / "a.pth"), "-opt", str(DEMO), "-o", str(tmp_path / "b.pth")])
+    assert not (tmp_path / "b.pth").exists()
+
+
+def test_another_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"b\.safetensors: must end in \.pth"):
+        main(["a.pth", "-opt", str(DEMO), "-o", str(tmp_path / "b.safetensors")])
+
+
+def test_crops_below_a_cell_are_refused(tmp_path):
+    (tmp_path / "small.yml").write_text(re.sub(r"gt_size: \d+", "gt_size: 28", DEMO.read_text()))
+    with pytest.raises(OptionError, match="gt_size 28: must be at least 32"):
+        training_pairs(str(tmp_path / "small.yml"), 4)
+
+
+def test_pairs_are_those_of_the_training_the_margin_of_larger_crops_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(remove_checkerboard, "SAMPLES", 8)
+    larger = re.sub(r"gt_size: \d+", "gt_size: 64\n    degrade_size: 96", DEMO.read_text())
+    (tmp_path / "larger.yml").write_text(larger)
+    pairs = training_pairs(str(tmp_path / "larger.yml"), 4)
+    opt, _ = read_options(tmp_path / "larger.yml", True, [])
+    dataset = GTDataset({**opt["datasets"]["train"], "manual_seed": opt["manual_seed"]})
+    for sample, (lq, gt) in enumerate(pairs):
+        assert torch.equal(gt[0], dataset[sample]["gt"][:, 16:-16, 16:-16] / 255)
+        assert lq.shape == (1, 3, 16, 16)
+    assert len(pairs) == 8
 
 
 @pytest.mark.parametrize("name", ["photo", "photo_sharp"])
