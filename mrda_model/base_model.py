@@ -142,12 +142,17 @@ class StageModel(SRModel):
         self.apply_gradients(trains_g)
 
     def apply_gradients(self, trains_g: bool = True) -> None:
-        """Optimizer and EMA steps with the reduced gradients; skipped on every process if anything is not finite."""
+        """Optimizer and EMA steps with the reduced gradients.
+
+        A network's is skipped on every process if a loss or its gradient is not finite. An iteration of the
+        discriminator alone does not end a row of skipped steps: the generator may still be stuck.
+        """
         skipped = torch.zeros((), device=self.device)
         for part in self.parts if trains_g else self.parts[1:]:
             own, self.watched["grad_norm" if part.label == "g" else "grad_norm_d"] = part.step(self.losses.values())
             skipped = torch.maximum(skipped, own)
-        self.skipped = torch.stack([self.skipped[0] + skipped, (self.skipped[1] + skipped) * skipped])
+        steps, latest = self.skipped + skipped
+        self.skipped = torch.stack([steps, latest * skipped if trains_g else latest])
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step, averaged over processes; every process must call it."""

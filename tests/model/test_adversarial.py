@@ -113,6 +113,20 @@ def test_a_step_that_is_not_finite_leaves_both_networks_alone(chain, tmp_path):
     assert model.skipped_steps() == (1, 1)
 
 
+def test_iterations_of_the_discriminator_alone_do_not_hide_a_generator_that_is_stuck(chain, tmp_path):
+    model, batch = build("teacher", chain, tmp_path, **GAN, train__net_d_iters=2)
+    model.feed_data(batch)
+    next(model.net_g.parameters()).register_hook(lambda grad: grad * torch.nan)
+    g, counts = weights(model.net_g), []
+    for current_iter in range(1, 7):
+        d = weights(model.adversary.bare)
+        model.optimize_parameters(current_iter)
+        assert moved(d, model.adversary.bare)  # its own gradient is finite
+        counts.append(model.skipped_steps())
+    assert not moved(g, model.net_g)
+    assert counts == [(0, 0), (1, 1), (1, 1), (2, 2), (2, 2), (3, 3)]
+
+
 def test_usm_switches_choose_the_targets(chain, tmp_path):
     model, batch = build("teacher", chain, tmp_path, **GAN, train__l1_gt_usm=True, train__gan_gt_usm=True)
     model.feed_data(batch)
