@@ -167,9 +167,17 @@ class TeacherOptions(TrainOptions):
     def _adversarial(self) -> TeacherOptions:
         parts = {"network_d": self.network_d, "train.gan_opt": self.train.gan_opt, "train.optim_d": self.train.optim_d}
         missing = _all_or_none(parts, "adversarial training")
-        if missing and self.train.perceptual_opt:
-            raise ValueError("train.perceptual_opt: it comes with adversarial training, network_d is missing")
-        if not missing and self.train.model_dump().get("kd_opt", {}).get("warmup_iter"):
+        train = self.train
+        for name in ("perceptual_opt", "gan_gt_usm", "percep_gt_usm", "net_d_iters", "net_d_init_iters"):
+            if missing and getattr(train, name) != type(train).model_fields[name].default:
+                raise ValueError(f"train.{name}: it comes with adversarial training, network_d is missing")
+        if missing and self.path.pretrain_network_d:
+            raise ValueError("path.pretrain_network_d: it comes with adversarial training, network_d is missing")
+        if train.percep_gt_usm and not train.perceptual_opt:
+            raise ValueError("train.percep_gt_usm: true, but there is no perceptual loss, train.perceptual_opt")
+        if train.total_iter // train.net_d_iters * train.net_d_iters <= train.net_d_init_iters:
+            raise ValueError("train.total_iter: ends before the first step of the generator, see net_d_init_iters")
+        if not missing and train.model_dump().get("kd_opt", {}).get("warmup_iter"):
             raise ValueError("train.kd_opt.warmup_iter: not with network_d, which needs the student's images")
         return self
 

@@ -265,8 +265,33 @@ def test_mistakes_are_named_before_anything_starts(chain, tmp_path, monkeypatch,
     assert not (tmp_path / opt["name"]).exists()
 
 
-def test_perceptual_loss_without_a_discriminator_is_refused(chain, tmp_path):
-    perceptual = {"type": "PerceptualLoss"}
-    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), train__perceptual_opt=perceptual)
-    with pytest.raises(UserError, match=r"train\.perceptual_opt: it comes with adversarial training"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train__perceptual_opt": {"type": "PerceptualLoss"}},
+        {"train__net_d_iters": 2},
+        {"train__net_d_init_iters": 1},
+        {"train__gan_gt_usm": True},
+        {"train__percep_gt_usm": True},
+        {"path__pretrain_network_d": __file__},
+    ],
+)
+def test_what_a_discriminator_alone_reads_is_refused_without_one(chain, tmp_path, change):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), **change)
+    name = next(iter(change)).replace("__", r"\.")
+    with pytest.raises(UserError, match=rf"{name}: it comes with adversarial training, network_d is missing"):
+        train(opt)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__percep_gt_usm": True}, r"train\.percep_gt_usm: true, but there is no perceptual loss"),
+        ({"train__net_d_init_iters": 6}, r"train\.total_iter: ends before the first step of the generator"),
+        ({"train__net_d_iters": 7}, r"train\.total_iter: ends before the first step of the generator"),
+    ],
+)
+def test_options_that_leave_the_adversary_without_use_are_refused(chain, tmp_path, change, message):
+    opt = stage_options("teacher", chain, path__experiments_root=str(tmp_path), **GAN, **change)
+    with pytest.raises(UserError, match=message):
         train(opt)
