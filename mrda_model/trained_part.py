@@ -42,8 +42,9 @@ class TrainedPart:
         else:
             periods = scheduler.get("periods", [train_opt["total_iter"]])
             ends = list(accumulate(periods))
-            now = bisect_left(ends, current_iter)
-            wave = 1 + math.cos(math.pi * (current_iter - ends[now] + periods[now]) / periods[now])
+            gone = current_iter - 1  # as in BasicSR, the first iteration has the whole rate
+            now = bisect_left(ends, gone)
+            wave = 1 + math.cos(math.pi * (gone - ends[now] + periods[now]) / periods[now])
             weight = scheduler.get("restart_weights", [1])[now]
             lr = scheduler["eta_min"] + weight * (lr - scheduler["eta_min"]) * wave / 2
         for group in self.optimizer.param_groups:

@@ -54,7 +54,7 @@ class MultiStepLR(Section):
 
 
 class CosineAnnealingLR(Section):
-    """Learning rate along half a cosine, from `lr` to `eta_min` at `total_iter`."""
+    """Learning rate along half a cosine, from `lr` to `eta_min`, where it is after `total_iter`."""
 
     type: Literal["CosineAnnealingLR"] = Field(description="course of the learning rate")
     eta_min: Annotated[float, Ge(0)] = Field(1e-7, description="learning rate at the end")
