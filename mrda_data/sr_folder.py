@@ -24,15 +24,20 @@ class SRFolder:
         self.name, self.root = name, Path(root)
 
     def check(self, dataset: Dataset) -> None:
-        """Check that there is an image of the right size for each item of a test set; nothing is decoded.
+        """Check that there is an image of its own and of the right size for each item of a test set, without decoding.
 
         Raises:
             ImageError: names the first that disagrees.
         """
         cases = [case.label for case in dataset.cases] if hasattr(dataset, "cases") else ["unknown"]
+        taken: dict[Path, str] = {}
         for image, size in dataset.sr_sizes.items():
             for kernel in cases:
                 path = self._find(dataset.opt["name"], image, kernel)
+                if (other := taken.setdefault(path, image)) != image:
+                    raise ImageError(
+                        f"baselines.{self.name}.sr: {path} would be that of {other} and of {image}; rename one"
+                    )
                 found = file_image_size(path)
                 if found != size:
                     raise ImageError(

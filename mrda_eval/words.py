@@ -34,6 +34,8 @@ def set_in_words(dataset_opt: dict) -> str:
     if "protocol" not in dataset_opt:
         pairs = "dataroot_gt" in dataset_opt
         return f"{name}: LR images as given, {'with' if pairs else 'without'} ground truth"
+    if "dataroot_lq" in dataset_opt:
+        return f"{name}: LR images as given in {dataset_opt['dataroot_lq']}, for protocol {dataset_opt['protocol']}"
     cases = protocol_cases(dataset_opt["protocol"], scale)
     tasks, kinds = [case.task for case in cases], {case.kind for case in cases}
     if "photo" in kinds:

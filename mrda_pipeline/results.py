@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,14 +73,15 @@ def write_results(run: Run, results: Results) -> None:
     report.write_csv(results.rows, Row._fields, folder / "metrics.csv")
     hashes = opt["name"], run.options_sha256, _weights(opt, results.metrics)
     report.write_json(measured, results.costs, *hashes, folder / "metrics.json", found, results.complete)
-    # published values are those of whole sets
     dataset_opts = {
-        name: dataset.opt if results.complete else {**dataset.opt, "max_images": 0}
+        name: dataset.opt if _is_measured_whole(dataset, results.rows) else {**dataset.opt, "max_images": 0}
         for name, dataset in results.datasets.items()
     }
     tables = comparisons(measured, dataset_opts, results.metrics, opt["scale"], by_kernel)
     costs = cost_table(results.costs)
-    sections = [_section(name, tables, found, by_kernel, results) for name in results.datasets]
+    sections = [
+        _section(name, dataset_opt, tables, found, by_kernel, results) for name, dataset_opt in dataset_opts.items()
+    ]
     notes = [*([] if results.complete else [INCOMPLETE_NOTE]), *_notes(run, results)]
     title = opt["name"] if results.complete else f"{opt['name']} (incomplete)"
     _write_texts(title, tables, sections, costs, notes, results, folder)
@@ -114,16 +116,24 @@ def _write_texts(
     write_text(report.latex([*tables, *spread, *kernels, costs]), folder / "report.tex")
 
 
+def _is_measured_whole(dataset: Dataset, rows: list[Row]) -> bool:
+    """Whether all images have all values: published ones, of whole sets, do not stand beside others."""
+    counts = Counter((row.method, row.metric) for row in rows if row.dataset == dataset.opt["name"])
+    return not dataset.left_out and set(counts.values()) == {len(dataset)}
+
+
 def _section(
-    name: str, tables: list[Table], found: list[Spread], by_kernel: dict[str, KernelTable], results: Results
+    name: str,
+    dataset_opt: dict,
+    tables: list[Table],
+    found: list[Spread],
+    by_kernel: dict[str, KernelTable],
+    results: Results,
 ) -> page.Section:
     """What the page shows of a data set."""
     spread = spread_table(name, found, results.metrics)
     own = [table for table in tables if table.dataset == name] + ([spread] if spread else [])
-    dataset_opt = results.datasets[name].opt
-    kernels = _kernel_list(
-        name, dataset_opt, results.rows, results.metrics, by_kernel.get(name) if results.complete else None
-    )
+    kernels = _kernel_list(name, dataset_opt, results.rows, results.metrics, by_kernel.get(name))
     return page.Section(name, own, kernels, [item.viewer for item in results.examples if item.dataset == name])
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 from statistics import fmean
 
@@ -144,6 +145,7 @@ def test_protocol_and_metrics_are_said_in_words(folder):
         ({"protocol": "realesrgan"}, "S: 8 fixed draws of realesrgan's degradation, scale 4"),
         ({"dataroot_gt": "x", "dataroot_lq": "y"}, "S: LR images as given, with ground truth"),
         ({"dataroot_lq": "y"}, "S: LR images as given, without ground truth"),
+        ({"protocol": "bicubic", "dataroot_lq": "y"}, "S: LR images as given in y, for protocol bicubic"),
     ],
 )
 def test_a_test_set_in_words(opt, words):
@@ -236,6 +238,18 @@ def test_the_first_image_that_disagrees_is_named_before_anything_is_restored(fol
     assert not (root / "results/wrong").exists()
 
 
+def test_two_images_do_not_share_one_of_another_program(root, tmp_path):
+    (tmp_path / "hr").mkdir()
+    for name in ("b.png", "b.bmp"):
+        Image.open(root / "hr/b.png").save(tmp_path / "hr" / name)
+    for kernel in ("bicubic", "sigma1.20", "sigma2.40", "sigma3.60"):
+        (tmp_path / "sr/Urban100" / kernel).mkdir(parents=True)
+        Image.open(root / "hr/b.png").save(tmp_path / "sr/Urban100" / kernel / "b.png")
+    datasets = {"test": {**WIDTHS, "dataroot_gt": str(tmp_path / "hr")}}
+    with pytest.raises(UserError, match=r"Program\.sr: .*b\.png would be that of b\.bmp and of b\.png; rename one"):
+        run(root, "shared", datasets=datasets, baselines={"Program": {"sr": str(tmp_path / "sr")}})
+
+
 def test_a_baseline_is_a_network_or_a_folder(root):
     with pytest.raises(
         OptionError, match=r"baselines\.X: network, sr is given; it takes network and path, or sr alone"
@@ -268,7 +282,18 @@ def test_a_crop_of_no_image_is_refused(root):
         run(root, "none", val={"metrics": METRICS, "panel_crop": {"a1": [0, 0, 8]}})
 
 
-# ---------------------------------------------------------------------------------------------------- interrupted
+# ------------------------------------------------------------------------------------------- in parts, interrupted
+def test_no_published_values_beside_a_set_that_lacks_an_image(root, tmp_path):
+    shutil.copytree(root / "hr", tmp_path / "hr")
+    datasets = {"test": {**WIDTHS, "protocol": "gaussian8", "dataroot_gt": str(tmp_path / "hr")}}
+    for name, has_all in (("whole", True), ("lacking", False)):
+        if not has_all:
+            (tmp_path / "hr/d.png").write_text("no image")
+        found = run(root, name, datasets=datasets)
+        for file in ("report.md", "report.tex", "index.html"):
+            assert ("(published)" in (found / file).read_text()) == has_all
+
+
 def test_an_interrupted_test_leaves_what_it_measured_marked_as_incomplete(root, monkeypatch):
     original, count = benchmark_pipeline.evaluate, iter(range(100))
 
