@@ -34,7 +34,9 @@ def draw(protocol: str, scale: int) -> Image.Image:
 def main() -> None:
     """Draw what the command line names."""
     parser = argument_parser(__doc__)
-    parser.add_argument("protocol", choices=list(PROTOCOLS), help="of a test")
+    parser.add_argument(
+        "protocol", choices=[name for name, protocol in PROTOCOLS.items() if protocol.kernels], help="of a test"
+    )
     parser.add_argument("-o", "--output", type=Path, help="file to write; PROTOCOL.png by default")
     parser.add_argument("--scale", type=int, choices=[2, 3, 4], default=4, help="upscaling factor")
     args = parser.parse_args()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Gt, Len
+from annotated_types import Gt, Le, Len
 from pydantic import Field, PlainValidator, WithJsonSchema, create_model
 from torch import Tensor
 
@@ -19,7 +19,7 @@ def _component(value: Any) -> dict[str, Any]:
     known = [name for name in KINDS if name != "mixture"]
     if kind not in known:
         raise ValueError(f"type: {kind!r} cannot be mixed, {did_you_mean(str(kind), known)}")
-    weight = (Annotated[float, Gt(0)], Field(description="how often, relative to the others"))
+    weight = (Annotated[float, Gt(0), Le(1e6)], Field(description="how often, relative to the others"))
     return create_model("Component", __base__=KINDS[kind].options, weight=weight).model_validate(value).model_dump()
 
 
@@ -30,7 +30,10 @@ Component = Annotated[
         {
             "type": "object",
             "required": ["type", "weight"],
-            "properties": {"type": {"type": "string"}, "weight": {"type": "number", "exclusiveMinimum": 0}},
+            "properties": {
+                "type": {"type": "string"},
+                "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6},
+            },
         }
     ),
 ]

@@ -134,6 +134,7 @@ def test_a_mixture_draws_components_by_weight_and_degrades_as_they_do():
         ([{"weight": 1.0, "type": "mixture", "of": []}], r"type: 'mixture' cannot be mixed"),
         ([{"type": "photo"}], "weight"),
         ([{"weight": 0.0, "type": "photo"}], "weight"),
+        ([{"weight": 1e308, "type": "photo"}, {"weight": 1e308, "type": "bicubic"}], "weight"),  # the sum is infinite
         ([{"weight": 1.0, "type": "photo", "sigmma": [1.0, 2.0]}], "unknown key 'sigmma', did you mean 'sigma'"),
         ([{"weight": 1.0, "type": "isotropic", "sigma": [3.0, 2.0]}], "needs 0 <= low <= high"),
         ([], "at least 2"),

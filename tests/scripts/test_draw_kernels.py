@@ -38,3 +38,9 @@ def test_a_file_that_cannot_be_written_is_named(monkeypatch, tmp_path, name):
     with pytest.raises(UserError, match=rf"--output .*{name}: cannot be written"):
         draw(monkeypatch, "width", "-o", tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_protocol_without_kernels_is_no_choice(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        draw(monkeypatch, "photo")
+    assert "invalid choice: 'photo'" in capsys.readouterr().err
