@@ -27,6 +27,7 @@ from machine import gemm, interleaved, print_rows, publish
 from mrda_arch import MLN, MRDANet, den_arch, rdan_arch
 from mrda_loss import IDRDistillLoss
 from mrda_model.adaptation import Adaptation, TaskBatch, adapted_features, meta_gradient
+from mrda_model.precision import autocast
 from mrda_utils.arguments import argument_parser
 from mrda_utils.resize import imresize
 
@@ -113,7 +114,7 @@ def network_step(student: bool, fast: bool, dtype: torch.dtype) -> Step:
             with torch.no_grad():
                 mln.upscaler(features)
         with (
-            torch.autocast(task.gt.device.type, BF16, enabled=dtype is BF16),
+            autocast(task.gt.device, adaptation.dtype),
             plain_layout() if not fast else nullcontext(),
         ):
             target = den_t(features) if student else None

@@ -31,6 +31,7 @@ import mrda_arch
 from mrda_arch import MLN, MRDANet
 from mrda_loss import IDRDistillLoss
 from mrda_model.adaptation import Adaptation, adapted_features
+from mrda_model.precision import autocast
 from mrda_utils.arguments import argument_parser
 from mrda_utils.resize import imresize
 
@@ -50,7 +51,7 @@ class Student:
 
     def __init__(self, paper: bool, teacher: bool, bf16: bool, device: str) -> None:
         size, mln_feat, side = ({}, 128, 64) if paper else (LITE, LITE["num_feat"], 48)
-        self.teacher, self.bf16 = teacher, bf16
+        self.teacher, self.precision = teacher, "bf16" if bf16 else "none"
         self.mln = MLN(num_feat=mln_feat).requires_grad_(False).to(device)
         self.den_t = MRDANet(**size, den_in_ch=mln_feat).den.requires_grad_(False).to(device)
         net = MRDANet(**size, den_in_ch=mln_feat if teacher else 3).to(device)
@@ -67,7 +68,7 @@ class Student:
         features = adapted_features(self.mln, self.lq, self.gt, self.adaptation)
         wait()
         seconds = time.perf_counter() - start
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(features.device, self.precision):
             with torch.no_grad():
                 target = self.den_t(features)
             sr, idr = self.net(self.lq, features if self.teacher else None, return_idr=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mrda_arch import MRDANet, network_from_file
 from mrda_inference.backends import automatic_backend, backend_functions
 from mrda_inference.tiling import OVERLAP, Encode, Restore, network_functions
+from mrda_utils import numerics
 from mrda_utils.checkpoint import CheckpointError
 from mrda_utils.errors import OptionError
 from mrda_utils.memory import available_memory
@@ -98,6 +99,8 @@ def find_device(name: str, dtype: str = "float32") -> torch.device:
         raise OptionError(f"--device {name}: cannot be used ({reason})") from error
     if device.type == "cpu" and dtype == "float16":
         raise OptionError("--dtype float16: takes a GPU; on the CPU choose bfloat16 or float32")
+    if device.type == "cpu" and dtype == "bfloat16" and not numerics.computes_bfloat16(device):
+        raise OptionError("--dtype bfloat16: this processor only emulates it, many times slower; choose float32")
     return device
 
 

@@ -18,6 +18,7 @@ from torch.func import functional_call, vmap
 from mrda_arch import MLN
 from mrda_arch.arch_util import fast_layout
 from mrda_arch.collapse import collapsed
+from mrda_model.precision import autocast
 from mrda_utils.resize import imresize
 
 Weights = dict[str, Tensor]
@@ -69,7 +70,7 @@ def _body(mln: MLN, weights: Weights, lq: Tensor, adaptation: Adaptation) -> Ten
     if adaptation.collapse and lq.device.type == "cpu":  # part of the fast path: oneDNN likes this layout better
         lq = lq.contiguous(memory_format=torch.channels_last)
     own = {name: w for name, w in weights.items() if not name.startswith("upscaler.")}
-    with torch.autocast(lq.device.type, torch.bfloat16, enabled=adaptation.dtype == "bfloat16"):
+    with autocast(lq.device, adaptation.dtype):
         return _call(mln.body, own, lq, adaptation)
 
 
@@ -82,7 +83,7 @@ def _collapses(mln: MLN, adaptation: Adaptation) -> bool:
 def _upscale(mln: MLN, weights: Weights, feat: Tensor, adaptation: Adaptation) -> Tensor:
     """MLN's upscaler layer by layer; where it collapses, all but the pixel shuffle: (N, 3 scale^2, h, w)."""
     own = {name.removeprefix("upscaler."): w for name, w in weights.items() if name.startswith("upscaler.")}
-    with torch.autocast(feat.device.type, torch.bfloat16, enabled=adaptation.dtype == "bfloat16"):
+    with autocast(feat.device, adaptation.dtype):
         if own:
             return _call(mln.upscaler, own, feat, adaptation)
         if _collapses(mln, adaptation):

@@ -1,4 +1,4 @@
-"""Precision, determinism and speed of float32 on CUDA; nothing here changes what a CPU computes."""
+"""What devices compute in: bfloat16 or not, and the precision, determinism and speed of float32 on CUDA."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import os
 import torch
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device convolves bfloat16 about as fast as float32, or faster.
+
+    GPUs do from compute capability 8.0 on, processors with AVX-512 or ARM's bfloat16 instructions; others emulate it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return True
+
+
 def set_numerics(*, tf32: bool = False, deterministic: bool = False, cudnn_benchmark: bool = False) -> None:
-    """Set all switches of torch for that; call it before CUDA computes anything.
+    """Set all switches of torch for float32 on CUDA; call it before CUDA computes anything.
 
     The defaults suit programs that restore images of many sizes and measure: full float32, no trials.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mrda_model.precision import _announced
 from mrda_utils import compat  # noqa: F401  (before anything imports BasicSR)
 
 
@@ -48,6 +49,15 @@ def _deterministic(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for subprocesses
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """bfloat16 where it is asked for, emulated if need be."""
+    monkeypatch.setattr("mrda_utils.numerics.computes_bfloat16", lambda device: True)
+    _announced.cache_clear()
+    yield
+    _announced.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from mrda_options import command_line
 from mrda_options.process import Process
+from mrda_utils.numerics import computes_bfloat16
+
+BF16 = {"gradients": 0.1, "movement": 0.3, "averaged": 1e-4, "losses": 0.02}
 
 
 class Seen:
@@ -34,7 +37,12 @@ class MockDevice:
     name, option = "mock", "cpu"  # of the device; for option files, which know no mock
 
     def tolerance(self, bf16: bool) -> dict[str, float]:
-        """Relative distance from the CPU's results: by the layouts that the CPU prefers, and rounding behind them."""
+        """Relative distance from the CPU's results: by the layouts that the CPU prefers, and rounding behind them.
+
+        Where bfloat16 is emulated, another layout is another rounding of it.
+        """
+        if bf16 and not computes_bfloat16(torch.device("cpu")):
+            return BF16
         return {"gradients": 1e-5, "movement": 1e-3, "averaged": 1e-6, "losses": 1e-5}
 
     def __init__(self) -> None:
@@ -84,7 +92,7 @@ class CudaDevice:
     def tolerance(self, bf16: bool) -> dict[str, float]:
         """Relative distance from the CPU's results; Adam's movement is the sign of gradients that are nearly zero."""
         if bf16:
-            return {"gradients": 0.1, "movement": 0.3, "averaged": 1e-4, "losses": 0.02}
+            return BF16
         return {"gradients": 5e-3, "movement": 0.03, "averaged": 1e-5, "losses": 1e-4}
 
     def __enter__(self) -> None:

@@ -132,7 +132,7 @@ def distance(found, expected):
 
 
 @pytest.mark.parametrize(("stage", "changes", "launches"), CASES)
-def test_steps_are_those_of_the_cpu_and_wait_for_nothing(device, chain, tmp_path, stage, changes, launches):
+def test_steps_are_those_of_the_cpu_and_wait_for_nothing(device, bfloat16, chain, tmp_path, stage, changes, launches):
     fed = []
     with device:
         model, batch = build(stage, chain, tmp_path, device=device.option, **changes)

@@ -53,7 +53,7 @@ def plain_adam(model):
 
 
 @pytest.mark.parametrize(("stage", "changes"), CASES)
-def test_the_fused_step_moves_the_weights_as_plain_adam_does(chain, tmp_path, stage, changes):
+def test_the_fused_step_moves_the_weights_as_plain_adam_does(bfloat16, chain, tmp_path, stage, changes):
     found, started = [], None
     for make_plain in (False, True):
         torch.manual_seed(0)

@@ -150,7 +150,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(clock, monkeypatch, tmp_
     assert backends.automatic_backend(network(**TOY)) == "openvino"
 
 
-def test_auto_is_a_choice_of_the_program(folder, clock):
+def test_auto_is_a_choice_of_the_program(bfloat16, folder, clock):
     assert upscaled("-o", "auto.png", "--backend", "auto", "--dtype", "bfloat16") == 0  # torch alone was asked
     assert not clock[1]
     clock[0]["torch"] = 0.5

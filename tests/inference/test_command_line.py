@@ -426,7 +426,7 @@ def test_the_type_is_what_the_gpu_is_fast_in(monkeypatch, capability, dtype):
         (["--backend", "onnx"], None, torch.float32),
     ],
 )
-def test_the_type_is_the_fast_one_unless_one_is_asked_for(folder, monkeypatch, arguments, fast, used):
+def test_the_type_is_the_fast_one_unless_one_is_asked_for(bfloat16, folder, monkeypatch, arguments, fast, used):
     seen = []
 
     def functions(net, device_or_backend, dtype):
@@ -439,6 +439,15 @@ def test_the_type_is_the_fast_one_unless_one_is_asked_for(folder, monkeypatch, a
     monkeypatch.setattr(upscaler, "backend_functions", functions)
     assert upscaled("-i", "photos/a.png", "-o", "out", *arguments) == 0
     assert seen == [used]
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino", "auto"])
+def test_a_processor_that_would_emulate_bfloat16_does_not_take_it(folder, monkeypatch, capsys, backend):
+    monkeypatch.setattr("mrda_utils.numerics.computes_bfloat16", lambda device: False)
+    arguments = ["-i", "photos/a.png", "-o", "out", "--device", "cpu", "--backend", backend, "--dtype", "bfloat16"]
+    with pytest.raises(UserError, match="--dtype bfloat16: this processor only emulates it"):
+        upscaled(*arguments)
+    assert not Path("out").exists()
 
 
 def test_float32_is_full_float32(folder, monkeypatch):

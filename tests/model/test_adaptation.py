@@ -176,7 +176,7 @@ def test_per_image_equals_a_loop_over_images(frozen):
     assert not torch.allclose(adapted_features(mln, lq, gt, ADAPTATION), loop, rtol=0, atol=1e-6)
 
 
-def test_bfloat16_stays_near_float32():
+def test_bfloat16_stays_near_float32(bfloat16):
     mln = MLN(num_feat=16, upscale=4).requires_grad_(False)
     gt = torch.rand(2, 3, 64, 96)
     lq = imresize(gt, 1 / 4)
@@ -187,7 +187,7 @@ def test_bfloat16_stays_near_float32():
 
 
 @pytest.mark.slow
-def test_bfloat16_stays_finite_over_1000_tasks():
+def test_bfloat16_stays_finite_over_1000_tasks(bfloat16):
     mln = MLN(num_feat=32, upscale=4).requires_grad_(False)
     adaptation = Adaptation([0.01] * 5, dtype="bfloat16")
     for task in range(1000):
