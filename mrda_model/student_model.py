@@ -64,8 +64,9 @@ class MRDAStudentModel(StageModel):
     @torch.no_grad()
     def teacher_idr(self, tasks: Sequence[TaskBatch]) -> Tensor:
         """Return the teacher's representations (N, 4 w), with `train.idr_per: task` the mean of each task."""
+        features = self.idr_target(tasks)  # in the precision of `adaptation.dtype`
         with autocast(self.device, self.opt["train"]["amp"]):
-            target = self.den_t(self.idr_target(tasks))
+            target = self.den_t(features)
         if self.opt["train"]["idr_per"] == "task":
             target = torch.cat([part.mean(0).expand_as(part) for part in target.split(len(tasks[0].lq))])
         return target

@@ -11,6 +11,7 @@ import torch
 from mrda_model import precision
 from mrda_utils import numerics
 from tests.engine.test_step import one_step
+from tests.model.test_stages import build
 
 CPU = torch.device("cpu")
 
@@ -72,3 +73,13 @@ def test_the_processor_is_asked():
     known = {"avx512bw", "avx512dq", "avx512vl"} <= set(flags[1].split())
     if known or "avx_ne_convert" not in flags[1].split():
         assert numerics.computes_bfloat16(CPU) == known
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_representation_to_learn_keeps_the_precision_of_the_adaptation(bfloat16, chain, tmp_path, dtype):
+    model, batch = build("student", chain, tmp_path, train__amp="bf16", adaptation__dtype=dtype)
+    model.feed_data(batch)
+    features = model.idr_target(model.tasks)
+    with precision.autocast(CPU, "bf16"), torch.no_grad():
+        wanted = model.den_t(features)
+    assert model.teacher_idr(model.tasks).equal(wanted)
