@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,13 +139,13 @@ class Page:
         suffix, output, task = query.get("format", "png"), output_options(query), chosen_degradation(query)
         if suffix not in FORMATS:
             _refuse(400, f"format {suffix}: choose {', '.join(FORMATS)}")
-        target = photo.folder / "result" / result_name(photo.name, output, model.scale, suffix)
+        name = result_name(photo.name, output, model.scale, suffix)
         self.store.check_room()
         photo.fetched = None
 
         def work(job: Job) -> Whole:
             self.store.check_room()  # others may have taken it meanwhile
-            whole, pixels = model.whole(job, target, output, task)
+            whole, pixels = model.whole(job, job.folder / name, output, task)
             self._results.put(job, pixels)
             return whole
 
@@ -231,8 +232,9 @@ class Page:
 
     def _finished(self, job: Job) -> None:
         job.photo.touch()
-        if job.stop:
+        if job.state != "done":
             self._results.forget(job)
+            shutil.rmtree(job.folder, ignore_errors=True)
         if self.store.get(job.photo.id) is None:  # deleted meanwhile, and its folder may have been made again
             self.store.delete(job.photo)
 

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
@@ -43,6 +44,11 @@ class Job:
     result: Any = None
     error: str = ""
     stop: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """What it writes is there, and nothing of other jobs."""
+        return self.photo.folder / self.id
 
     def progress(self, done: int, total: int) -> None:
         """So many tiles are done.
@@ -180,9 +186,10 @@ class JobQueue:
             self._finished(job)
 
     def _work(self, job: Job) -> None:
+        result: Any = None
+        state: State = "done"
         try:
-            job.result = job.work(job)
-            state: State = "cancelled" if job.stop else "done"
+            result = job.work(job)
         except Cancelled:
             state = "cancelled"
         except UserError as error:
@@ -190,10 +197,12 @@ class JobQueue:
         except Exception as error:  # the page goes on
             state, job.error = "failed", _unexpected(error)
         with self._change:
-            if state == "done" and job.kind == "whole":
-                pace = (monotonic() - job.began) / max(job.photo.sides[0] * job.photo.sides[1], 1)
-                self._pace = pace if self._pace is None else (self._pace + pace) / 2
-            job.state = state
+            job.state = "cancelled" if job.stop else state
+            if job.state == "done":
+                job.result = result
+                if job.kind == "whole":
+                    pace = (monotonic() - job.began) / max(job.photo.sides[0] * job.photo.sides[1], 1)
+                    self._pace = pace if self._pace is None else (self._pace + pace) / 2
 
 
 def _unexpected(error: Exception) -> str:

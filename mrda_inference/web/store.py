@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import threading
@@ -25,7 +26,7 @@ class StoreFullError(UserError):
 
 @dataclass(eq=False)
 class Photo:
-    """One upload; its folder has the file as it came and what is made of it."""
+    """One upload; its folder has one for the file as it came, and one for what each job makes of it."""
 
     id: str
     """Nobody can guess it: who knows it may see the photograph."""
@@ -54,7 +55,9 @@ class Photo:
 
     def in_own_words(self, message: str) -> str:
         """A message without the places of files, which are nobody's business."""
-        return message.replace(f"{self.folder}/source/", "").replace(f"{self.folder}/result/", "")
+        folder = re.escape(str(self.folder))
+        message = re.sub(rf"{folder}/[\w-]+/", "", message)
+        return re.sub(rf"{folder}[\w/-]*", lambda match: self.name, message)  # a folder, not a file in it
 
 
 def safe_name(name: str) -> str:

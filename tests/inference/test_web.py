@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from mrda_arch import MRDANet
 from mrda_arch.rdan_arch import modulation_maps
 from mrda_inference.chosen_idr import parse, with_degradation
+from mrda_inference.image_writer import write_pixels
 from mrda_inference.known_degradations import Known
 from mrda_inference.photograph import OutputOptions, restore_file
 from mrda_inference.upscaler import MODELS, open_upscaler
@@ -201,6 +202,55 @@ def test_a_background_is_laid_behind_transparency(page, tmp_path, upscaler):
     job, _ = done(page, photo, format="jpg", background="#ff0010")
     assert page.ask("GET", f"/jobs/{job}/file").body == (tmp_path / "b.jpg").read_bytes()
     assert page.ask("POST", f"/photos/{photo}/upscale", background="no colour").status == 422
+
+
+@pytest.fixture
+def two_models(page, tmp_path):
+    """The page with a second network, `other`."""
+    save_file(MRDANet(num_feat=6, num_block=1, den_feat=4).state_dict(), tmp_path / "other.safetensors")
+    page.models["other"] = Model("other", open_upscaler(str(tmp_path / "other.safetensors"), "cpu"))
+    return page
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({}, {"model": "other"}), ({"format": "jpg"}, {"format": "jpg", "quality": "5"})],
+)
+def test_each_result_of_a_photograph_is_kept(two_models, first, second):
+    page, files = two_models, {}
+    photo = sent(page)
+    for options in (first, second):
+        job, status = done(page, photo, **options)
+        files[job] = status["name"], page.ask("GET", f"/jobs/{job}/file").body
+    (one, before), (other, after) = files.values()
+    assert one == other
+    assert before != after
+    assert [page.ask("GET", f"/jobs/{job}/file").body for job in files] == [before, after]
+
+
+def test_a_job_that_is_cancelled_while_it_writes_leaves_nothing(two_models, tmp_path, monkeypatch):
+    page, writing, go_on = two_models, threading.Event(), threading.Event()
+    photo = sent(page)
+    first, _ = done(page, photo)
+    file = page.ask("GET", f"/jobs/{first}/file").body
+    files = set((tmp_path / "store" / photo).rglob("*"))
+
+    def slow_write(*arguments):
+        writing.set()
+        assert go_on.wait(30)
+        return write_pixels(*arguments)
+
+    monkeypatch.setattr("mrda_inference.photograph.write_pixels", slow_write)
+    second = page.ask("POST", f"/photos/{photo}/upscale", model="other").json["job"]
+    assert writing.wait(30)
+    page.ask("DELETE", f"/jobs/{second}")
+    go_on.set()
+    done(page, sent(page, data=photograph((9, 9))))  # by then the other is over
+    assert page.ask("GET", f"/jobs/{first}/file").body == file
+    assert set((tmp_path / "store" / photo).rglob("*")) == files
+    assert page.ask("GET", f"/jobs/{second}").json["state"] == "cancelled"
+    for path in ("file", "view/after"):
+        assert page.ask("GET", f"/jobs/{second}/{path}").status == 404
 
 
 def test_progress_names_tiles_and_time(page, monkeypatch):

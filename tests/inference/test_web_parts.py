@@ -227,6 +227,8 @@ def test_a_new_preview_takes_the_place_of_the_old_one(queue, photo):
     ("error", "message"),
     [
         (UserError("{folder}/source/a.png: damaged"), "a.png: damaged"),
+        (UserError("{folder}/of-job_1/a_x4.png: cannot be written"), "a_x4.png: cannot be written"),
+        (UserError("{folder}/of-job_1: takes 9 GB, and here is no room"), "a.png: takes 9 GB, and here is no room"),
         (MemoryError(), "out of memory; take a smaller photograph"),
         (RuntimeError("can't allocate memory"), "out of memory; take a smaller photograph"),
         (
