@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from mrda_inference.chosen_idr import RANGES
 from mrda_inference.image_file import Picture
+from mrda_inference.web import texts
 from mrda_inference.web.archive import zip_chunks
 from mrda_inference.web.jobs import Job, JobQueue, QueueFullError
 from mrda_inference.web.models import (
@@ -33,6 +34,7 @@ from mrda_inference.web.models import (
     output_options,
     result_name,
 )
+from mrda_inference.web.query import number
 from mrda_inference.web.security import Guard
 from mrda_inference.web.store import MOST_UPLOAD, Photo, Store, StoreFullError
 from mrda_inference.web.views import Box, Recent, after_view, before_view, jpeg, png
@@ -119,14 +121,14 @@ class Page:
     def thumbnail(self, request: Request) -> Response:
         """The photograph as browsers show it, whatever its format."""
         photo = self._photo(request)
-        most = min(int(request.query_params.get("most", THUMBNAIL)), THUMBNAIL)
+        most = min(number(request.query_params, "most", int, THUMBNAIL), THUMBNAIL)
         box = Box.within({"most": most}, photo.sides)
         return _picture(before_view(self._picture(photo).colour, photo.sides, box))
 
     async def preview(self, request: Request) -> Response:
         """Begin to upscale a region, around `x` and `y`, shares of width and height."""
         photo, model = self._photo(request), self._model(request)
-        column, row = (float(request.query_params.get(key, 0.5)) for key in ("x", "y"))
+        column, row = (number(request.query_params, key, float, 0.5) for key in ("x", "y"))
         if not (0 <= column <= 1 and 0 <= row <= 1):
             _refuse(400, f"x {column}, y {row}: must be 0 to 1")
         task = chosen_degradation(request.query_params)
@@ -247,7 +249,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, TimeoutError | ClientDisconnect):
         return Response("the photograph did not arrive", 408, media_type="text/plain")
     code = 503 if isinstance(error, StoreFullError | QueueFullError) else 422
-    return Response(str(error).replace("--", ""), code, media_type="text/plain")
+    return Response(texts.of_page(str(error)), code, media_type="text/plain")
 
 
 async def _receive(request: Request, path: Path, size: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ImageColor
 from torch import Tensor
 
 from mrda_arch.rdan_arch import modulation_maps
@@ -22,6 +21,7 @@ from mrda_inference.photograph import OutputOptions, restore_file, with_visible_
 from mrda_inference.tiling import IDR_PIXELS, OVERLAP, centre
 from mrda_inference.upscaler import Upscaler, to_pixels, to_tensor
 from mrda_inference.web.jobs import Job
+from mrda_inference.web.query import number, rgb
 from mrda_inference.web.views import heat_map, png_uri
 from mrda_utils.resize import imresize
 
@@ -159,11 +159,10 @@ def output_options(query: Mapping[str, str]) -> OutputOptions:
     """Those of mrda-upscale, by their names; what is empty is left out.
 
     Raises:
-        ValueError: a value that cannot be.
+        OptionError: a value that cannot be.
     """
-    numbers = {key: int(query[key]) for key in ("quality", "width", "height") if query.get(key)}
-    outscale = float(query["outscale"]) if query.get("outscale") else None
-    background = ImageColor.getrgb(query["background"])[:3] if query.get("background") else None
+    numbers = {key: number(query, key, int) for key in ("quality", "width", "height")}
+    outscale, background = number(query, "outscale", float), rgb(query, "background")
     return OutputOptions(**numbers, outscale=outscale, background=background, strip=query.get("strip") == "1")
 
 

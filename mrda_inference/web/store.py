@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from mrda_inference.web import texts
 from mrda_utils.errors import UNPRINTABLE, UserError
 
 MOST_BYTES = 2**32  # that uploads and results take altogether
@@ -54,10 +55,11 @@ class Photo:
         self.fetched = monotonic()
 
     def in_own_words(self, message: str) -> str:
-        """A message without the places of files, which are nobody's business."""
+        """A message in the page's words, without the places of files, which are nobody's business."""
         folder = re.escape(str(self.folder))
         message = re.sub(rf"{folder}/[\w-]+/", "", message)
-        return re.sub(rf"{folder}[\w/-]*", lambda match: self.name, message)  # a folder, not a file in it
+        message = re.sub(rf"{folder}[\w/-]*", lambda match: self.name, message)  # a folder, not a file in it
+        return texts.of_page(message)
 
 
 def safe_name(name: str) -> str:

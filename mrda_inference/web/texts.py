@@ -1,6 +1,16 @@
-"""What the page says about work that goes on."""
+"""What the page says."""
 
 from __future__ import annotations
+
+import re
+
+# a whole word of small letters: names of files keep their dashes
+OPTION = re.compile(r"(?<![^\s(])--(?=[a-z]+(?:-[a-z]+)*(?![^\s,;:)]))")
+
+
+def of_page(message: str) -> str:
+    """A message of mrda-upscale in the page's words, whose options have no dashes: `--quality 0` is `quality 0`."""
+    return OPTION.sub("", message)
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mrda_inference.web.query import number
+
 MOST_VIEW = 4096  # pixels a side of a view
 VIEW_QUALITY = 95
 MAP_SHARE = 0.65  # of the colours in the heat map; the rest is the photograph
@@ -34,16 +36,16 @@ class Box(NamedTuple):
         """Read the query of a request: `x`, `y`, `w`, `h` (by default all) and `most`, pixels of the longer side shown.
 
         Raises:
-            ValueError: no numbers, or nothing inside of `sides`.
+            ValueError: no whole numbers, or nothing inside of `sides`.
         """
-        left, top = (int(values.get(key, 0)) for key in ("x", "y"))
-        right = min(left + int(values.get("w", sides[1])), sides[1])
-        bottom = min(top + int(values.get("h", sides[0])), sides[0])
+        left, top = (number(values, key, int, 0) for key in ("x", "y"))
+        right = min(left + number(values, "w", int, sides[1]), sides[1])
+        bottom = min(top + number(values, "h", int, sides[0]), sides[0])
         left, top = max(left, 0), max(top, 0)
         width, height = right - left, bottom - top
         if width <= 0 or height <= 0:
             raise ValueError("nothing is there")
-        most = min(max(int(values.get("most", MOST_VIEW)), 1), MOST_VIEW)
+        most = min(max(number(values, "most", int, MOST_VIEW), 1), MOST_VIEW)
         share = min(1.0, most / max(width, height))
         return cls(left, top, width, height, max(1, round(share * width)), max(1, round(share * height)))
 

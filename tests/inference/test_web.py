@@ -281,25 +281,31 @@ def test_a_choice_that_cannot_be_is_told(page):
         ({"format": "jpg", "quality": "0"}, "quality 0: must be 1 to 100"),
         ({"outscale": "99"}, "outscale 99.0: must be above 0 and at most 64"),
         ({"model": "../etc"}, "model ../etc: choose toy"),
-        ({"width": "wide"}, "invalid literal"),
+        ({"width": "wide"}, "width: 'wide' is no whole number"),
+        ({"format": "jpg", "quality": "8.5"}, "quality: '8.5' is no whole number"),
+        ({"outscale": "abc"}, "outscale: 'abc' is no number"),
+        ({"background": "sky"}, "background: 'sky' is no colour; white, black, #ffeedd ..."),
     ]:
         answer = page.ask("POST", f"/photos/{photo}/upscale", **options)
         assert answer.status in (400, 422)
-        assert message in answer.text
+        assert answer.text == message
+    assert page.ask("POST", f"/photos/{photo}/preview", x="left").text == "x: 'left' is no number"
+    assert page.ask("GET", f"/photos/{photo}/thumbnail", most="all").text == "most: 'all' is no whole number"
     status = ended(
         page, page.ask("POST", f"/photos/{sent(page, data=photograph(mode='RGBA'))}/upscale", format="jpg").json["job"]
     )
     assert (status["state"], status["error"]) == (
         "failed",
-        "IMG_0412_x4.jpg: .jpg holds no alpha; choose png or webp, or --background",
+        "IMG_0412_x4.jpg: .jpg holds no alpha; choose png or webp, or background",
     )
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", photograph()[:200]])
-def test_what_is_no_photograph_is_refused_and_leaves_nothing(page, data, tmp_path):
-    answer = page.ask("POST", "/photos", data, name="../../etc/bad.png")
+@pytest.mark.parametrize("name", ["bad.png", "IMG--1.png", "--tile.png", "IMG --tile.png"])
+def test_what_is_no_photograph_is_refused_and_leaves_nothing(page, data, name, tmp_path):
+    answer = page.ask("POST", "/photos", data, name=f"../../etc/{name}")
     assert answer.status == 422
-    assert answer.text.startswith("bad.png: ")
+    assert answer.text.startswith(f"{name}: ")
     assert str(tmp_path) not in answer.text
     assert not list((tmp_path / "store").iterdir())
 

@@ -227,6 +227,10 @@ def test_a_new_preview_takes_the_place_of_the_old_one(queue, photo):
     ("error", "message"),
     [
         (UserError("{folder}/source/a.png: damaged"), "a.png: damaged"),
+        (
+            UserError("{folder}/source/a.png: too large; choose a smaller --tile"),
+            "a.png: too large; choose a smaller tile",
+        ),
         (UserError("{folder}/of-job_1/a_x4.png: cannot be written"), "a_x4.png: cannot be written"),
         (UserError("{folder}/of-job_1: takes 9 GB, and here is no room"), "a.png: takes 9 GB, and here is no room"),
         (MemoryError(), "out of memory; take a smaller photograph"),
@@ -274,6 +278,24 @@ def test_what_it_says_of_work():
     assert texts.working(11, 96, 41) == "tile 12 of 96, 40 s left"
     assert texts.working(96, 96, 0) == "writing the file"
     assert texts.waiting(0, 3.0) == "waiting: next, begins in about 3 s"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("--quality 0: must be 1 to 100", "quality 0: must be 1 to 100"),
+        (
+            "--outscale excludes --width and --height; leave one out",
+            "outscale excludes width and height; leave one out",
+        ),
+        ("skipped (--skip-existing), or --background", "skipped (skip-existing), or background"),
+        ("IMG--1.png: cannot be decoded", "IMG--1.png: cannot be decoded"),
+        ("IMG --tile.png: takes --tile", "IMG --tile.png: takes tile"),
+        ("a -- b, --1 and --A", "a -- b, --1 and --A"),
+    ],
+)
+def test_options_have_no_dashes_on_the_page_and_names_keep_theirs(message, text):
+    assert texts.of_page(message) == text
 
 
 def test_an_open_server_says_what_that_means():
@@ -336,7 +358,7 @@ def test_views_take_gray_alpha_and_16_bits():
 
 @pytest.mark.parametrize("values", [{"x": "a"}, {"w": "0"}, {"x": "80"}, {"y": "-9", "h": "3"}])
 def test_a_rectangle_that_is_none_is_refused(values):
-    with pytest.raises(ValueError, match=r"invalid literal|nothing is there"):
+    with pytest.raises(ValueError, match=r"is no whole number|nothing is there"):
         views.Box.within(values, (80, 80))
 
 
