@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 pytest.importorskip("selenium")
 pytest.importorskip("uvicorn")
@@ -16,7 +17,10 @@ pytest.importorskip("starlette")
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
-from tests.inference.test_web import page, photograph, upscaler  # noqa: F401  (fixtures)
+from mrda_arch import MRDANet
+from mrda_inference.upscaler import open_upscaler
+from mrda_inference.web.models import Model
+from tests.inference.test_web import page, photograph, two_models, upscaler  # noqa: F401  (fixtures)
 
 SIZE = (150, 100)
 
@@ -197,6 +201,29 @@ def test_a_photograph_is_taken_for_a_blurred_one(page, browser, files):  # noqa:
     assert any("upscale?" in name and "as=blur%3D2.2" in name for name in asked)
     Select(window.find("[name=kind]")).select_by_value("")
     assert not window.is_shown("#strength-field")
+    assert window.has_no_errors()
+
+
+def test_the_size_stays_when_another_model_is_chosen(two_models, browser, files):  # noqa: F811
+    from selenium.webdriver.support.ui import Select
+
+    save_file(MRDANet(num_feat=6, num_block=1, den_feat=4, upscale=2).state_dict(), files / "half.safetensors")
+    two_models.models["half"] = Model("half", open_upscaler(str(files / "half.safetensors"), "cpu"))
+    window = Window(browser, two_models, 1280)
+    window.choose(files / "a.png")
+    window.until(lambda: window.text("#found"))
+    model, size = Select(window.find("[name=model]")), Select(window.find("[name=size]"))
+    for chosen, other, kept, pixels in (
+        ("2 times", "other", "2 times", "300 \u00d7 200"),
+        ("3 times", "half", "3 times", "450 \u00d7 300"),
+        ("a width", "toy", "a width", "600 \u00d7 400"),
+        ("2 times", "half", "2 times", "300 \u00d7 200"),  # now the model's own, which is called so
+    ):
+        size.select_by_visible_text(chosen)
+        model.select_by_value(other)
+        assert size.first_selected_option.text == kept
+        assert window.text("#sizes") == f"150 \u00d7 100 to {pixels} pixels"
+        assert window.is_shown("#width-field") is (kept == "a width")
     assert window.has_no_errors()
 
 

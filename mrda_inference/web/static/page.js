@@ -336,11 +336,13 @@ function fillSizes() {
   const { scale, purpose } = about.models.find(({ name }) => name === options.model.value);
   byId("purpose").textContent = purpose && `${options.model.value}: ${purpose}`;
   const factors = [1, 2, 3, 4].filter((factor) => factor !== scale);
+  const size = options.size.value;
   options.size.replaceChildren(
     new Option(`${scale} times`, ""),
     ...factors.map((factor) => new Option(factor === 1 ? "as the photograph" : `${factor} times`, factor)),
     new Option("a width", "width"),
   );
+  options.size.value = size === `${scale}` ? "" : size; // the model's own scale is called ""
 }
 
 about = await ask("GET", "about");
