@@ -156,6 +156,7 @@ class Page:
     async def status(self, request: Request) -> Response:
         """How far a job is, and what came of it."""
         job = self._job(request)
+        progress = self.queue.status(job)  # first: who hears that a job is done hears what came of it
         about: dict[str, Any] = {}
         if isinstance(job.result, Whole):
             height, width = job.result.sides
@@ -165,7 +166,7 @@ class Page:
             height, width = job.result.after.shape[:2]
             about = await run_in_threadpool(job.result.about)
         sides = {"height": height, "width": width} if about else {}
-        return JSONResponse({**self.queue.status(job), **about, **sides})
+        return JSONResponse({**progress, **about, **sides})
 
     async def cancel(self, request: Request) -> Response:
         """End a job."""

@@ -253,6 +253,26 @@ def test_a_job_that_is_cancelled_while_it_writes_leaves_nothing(two_models, tmp_
         assert page.ask("GET", f"/jobs/{second}/{path}").status == 404
 
 
+def test_who_hears_that_a_job_is_done_hears_what_came_of_it(page, monkeypatch):
+    go_on, status = threading.Event(), page.queue.status
+
+    def slow_write(*arguments):
+        assert go_on.wait(30)
+        return write_pixels(*arguments)
+
+    def late_status(job):
+        go_on.set()
+        while job.state in ("waiting", "working"):
+            time.sleep(0.01)
+        return status(job)
+
+    monkeypatch.setattr("mrda_inference.photograph.write_pixels", slow_write)
+    job = page.ask("POST", f"/photos/{sent(page)}/upscale").json["job"]
+    monkeypatch.setattr(page.queue, "status", late_status)
+    found = page.ask("GET", f"/jobs/{job}").json
+    assert (found["state"], found["name"]) == ("done", "IMG_0412_x4.png")
+
+
 def test_progress_names_tiles_and_time(page, monkeypatch):
     seen, go_on = [], threading.Event()
     model = page.models["toy"]
