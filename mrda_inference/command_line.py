@@ -34,7 +34,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-i", "--input", nargs="+", required=True, help="files, folders, patterns such as 'photos/*.jpg'"
     )
-    parser.add_argument("-o", "--output", required=True, help="folder; or a file, for one input file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; or a file, for one input file")
     networks = parser.add_mutually_exclusive_group()
     networks.add_argument(
         "--model", choices=MODELS, default=DEFAULT_MODEL, help="shipped network, see --list (default %(default)s)"
@@ -86,11 +86,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
-    """Options that are in range and go together; the output as a path."""
-    for option, name in (*(("-i", name) for name in args.input), ("-o", args.output)):
-        if not name:
-            raise OptionError(f"{option} '': an empty name; the working directory is called .")
-    args.output = Path(args.output)
+    """Options that are in range and go together."""
     if args.overlap < 0:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mrda_utils import __version__
@@ -17,8 +19,23 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return text if says_it else super()._get_help_string(action)
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Refuses empty values, which unset variables of the shell leave; Path would take one for the working directory."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", None, partial(_not_empty, str))
+        self.register("type", Path, partial(_not_empty, Path))
+
+
+def _not_empty(kind: type, text: str) -> Any:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty value")
+    return kind(text)
+
+
 def argument_parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
     """A command line with --version; `options` are those of argparse."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, **options)
+    parser = ArgumentParser(description=description, formatter_class=HelpFormatter, **options)
     parser.add_argument("--version", action="version", version=f"mrda {__version__}")
     return parser

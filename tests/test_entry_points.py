@@ -72,3 +72,18 @@ def test_every_program_tells_its_version(capsys):
     programs = [path for path in FILES if path.parent != ROOT and path != alone]
     assert programs
     assert all("= argument_parser(" in sources[path] for path in programs)
+
+
+@pytest.mark.parametrize("words", [["--name", ""], ["--folder="], ["--several", "a", ""], ["sub", "--folder", ""]])
+def test_no_program_takes_an_empty_value(words, capsys):
+    """`-o "$UNSET"` would write into the working directory, and `--name "$UNSET"` be as if it had been left out."""
+    parser = argument_parser("About.")
+    parser.add_argument("--name")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--several", nargs="+", default=[])
+    command = parser.add_subparsers().add_parser("sub")
+    command.add_argument("--folder", type=Path)
+    assert parser.parse_args(["--name", "a", "sub", "--folder", "b/c"]).folder == Path("b/c")
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(words)
+    assert (end.value.code, ": an empty value\n" in capsys.readouterr().err) == (2, True)
