@@ -6,7 +6,6 @@ the value an encoded image file.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from mrda_data.images import ImageError, check_name, decode_rgb8, image_size, read_file
 from mrda_utils.errors import UNPRINTABLE, UserError
+from mrda_utils.files import left_over_beside, temporary_beside
 
 FIRST_MAP_SIZE = 1 << 30  # bytes; doubled whenever it is full
 _IMAGES_A_COMMIT = 256
@@ -134,9 +134,9 @@ def write_lmdb(folder: Path, names: list[str], target: Path, workers: int | None
     """
     _check_keys(folder, names)
 
-    for left_over in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of runs that were killed
+    for left_over in left_over_beside(target):
         shutil.rmtree(left_over)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     try:
         with lmdb.open(str(temporary), map_size=FIRST_MAP_SIZE) as environment:
             meta_info = _fill(environment, folder, names, target.name, workers)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from mrda_data.images import ImageError
 from mrda_data.sources import open_source
 from mrda_utils.errors import UserError
+from mrda_utils.files import temporary_beside
 
 MANIFEST = "SHA256SUMS"
 
@@ -74,7 +75,7 @@ def write_lr_set(dataset: Dataset, folder: Path) -> None:
         ImageError: two images whose names differ in the suffix alone.
         UserError: the file system refused, as it does where `folder` has files; nothing half-written stays behind.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(folder)
     hashes: dict[str, str] = {}
     try:
         for index in tqdm(range(len(dataset)), f"LR images of {dataset.opt['name']}", disable=None, leave=False):

@@ -24,7 +24,7 @@ from mrda_data.lmdb_source import LmdbSource
 from mrda_data.sources import BundledSource, FolderSource, ImageSource
 from mrda_utils.distributed import environment_number
 from mrda_utils.errors import UserError
-from mrda_utils.files import refusal_named, user_cache, written_whole
+from mrda_utils.files import left_over_beside, refusal_named, user_cache, written_whole
 from mrda_utils.memory import available_memory
 
 _FORMAT = 1  # of the file: pixels, index (JSON), SHA-256 of the index, its length in 8 bytes
@@ -176,7 +176,7 @@ def _open(path: Path, names: list[str], key: dict[str, Any]) -> CachedSource | N
 
 def _make(path: Path, source: FolderSource | LmdbSource, key: dict[str, Any]) -> None:
     """Decode all images into a file; it appears when it is complete."""
-    for useless in (path, *path.parent.glob(f".{path.name}.*.tmp")):  # of other images, or of runs that were killed
+    for useless in (path, *left_over_beside(path)):  # of other images, or of runs that were killed
         useless.unlink(missing_ok=True)
     sizes = _header_sizes(source)
     size, free = int(_starts(sizes)[-1]), shutil.disk_usage(path.parent).free

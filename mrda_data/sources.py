@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +21,7 @@ from mrda_data.folders import list_images
 from mrda_data.images import ImageError, check_name, decode_rgb8, file_image_size, read_file, read_rgb8
 from mrda_data.lmdb_source import LmdbSource
 from mrda_utils.errors import UserError
-from mrda_utils.files import user_cache
+from mrda_utils.files import WriteError, user_cache, write_text
 
 T = TypeVar("T")
 
@@ -218,10 +217,5 @@ class _ScanCache:
     def save(self, sizes: dict[str, tuple[int, int]]) -> None:
         if self.path is None:
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({name: [self.stamps[name], size] for name, size in sizes.items()}))
-            temporary.replace(self.path)
-        except OSError:
-            return  # only a cache: the next start checks again
+        with suppress(WriteError):  # only a cache: the next start checks again
+            write_text(json.dumps({name: [self.stamps[name], size] for name, size in sizes.items()}), self.path)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -67,7 +69,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: the file system refused; nothing half-written stays behind.
     """
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = temporary_beside(path)
     try:
         with refusal_named(path):
             with temporary.open("wb") as file:
@@ -81,13 +83,21 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _temporary_name(name: str) -> str:
-    """A hidden name in the same folder, no longer than `name` if that is near the file system's limit."""
-    ends = f".{os.getpid()}.tmp"
-    longest = max(len(os.fsencode(name)), SHORT_NAME)
-    if len(os.fsencode(f".{name}{ends}")) > longest:
-        name = sha256(os.fsencode(name)).hexdigest()[:16]
-    return f".{name}{ends}"
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the same folder that no other process draws, one of another machine or container included."""
+    return path.with_name(f"{_stem(path)}{secrets.token_hex(4)}.tmp")
+
+
+def left_over_beside(path: Path) -> list[Path]:
+    """What a process that was killed has left of `temporary_beside`; or what another one is still writing."""
+    return list(path.parent.glob(f"{escape(_stem(path))}*.tmp"))
+
+
+def _stem(path: Path) -> str:
+    """How temporary names begin; they are short where the file's own may be near the file system's limit."""
+    name = os.fsencode(path.name)
+    is_long = len(name) + len("..01234567.tmp") > SHORT_NAME
+    return f".{sha256(name).hexdigest()[:16] if is_long else path.name}."
 
 
 def _flush_names(folder: Path) -> None:

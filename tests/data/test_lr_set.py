@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 
 import cv2
@@ -127,6 +128,15 @@ def test_images_of_another_size_are_named(dataset, lr_set):
     read = BenchmarkDataset({**dataset.opt, "dataroot_lq": str(lr_set), "scale": 2})
     with pytest.raises(ImageError, match=r"a\.png: 16x14 pixels, but a\.png has 50x42 and scale is 2"):
         read[0]
+
+
+def test_what_another_process_of_the_same_number_writes_is_not_mixed_in(dataset, tmp_path):
+    other = tmp_path / "lr" / f".x.{os.getpid()}.tmp/case/of_other_images.png"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    write_lr_set(dataset, tmp_path / "lr/x")
+    assert not list(tmp_path.glob("lr/x/case/*"))
+    assert other.exists()
 
 
 def test_an_existing_folder_is_left_alone(dataset, lr_set):
