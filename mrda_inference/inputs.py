@@ -8,6 +8,8 @@ from collections import Counter
 from glob import glob
 from pathlib import Path
 
+from PIL import Image
+
 from mrda_data.folders import list_images
 from mrda_data.images import SUFFIXES, ImageError
 from mrda_inference.image_writer import LONGEST_SIDE
@@ -31,7 +33,7 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
     if is_one_file and output.suffix.lower() in LONGEST_SIDE and kind != "folder":
         _check_links(output.parent)
         return [(Path(patterns[0]), output)]
-    if kind == "file" or (output.suffix.lower() in SUFFIXES and kind != "folder"):
+    if kind == "file" or (output.suffix.lower() in _pictures() and kind != "folder"):
         raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
     _check_links(output)
     found = [pair for pattern in patterns for pair in _inputs(pattern, output)]
@@ -72,6 +74,11 @@ def _kind(option: str, path: Path) -> str:
         return kind_of(path)
     except OSError as error:
         raise OptionError(f"{option} {path}: cannot be used ({error.strerror}); name another") from error
+
+
+def _pictures() -> set[str]:
+    """Suffixes of pictures: of those that are read here, and of all others that Pillow knows."""
+    return {*SUFFIXES, *Image.registered_extensions()}
 
 
 def _check_links(folder: Path) -> None:

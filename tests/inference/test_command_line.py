@@ -315,6 +315,8 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
         (["-i", "photos", "-o", "toy.safetensors"], "-o toy.safetensors: name a folder"),
         (["-i", "photos", "-o", "out.png"], "-o out.png: name a folder or, for one input file"),
         (["-i", "photos/a.png", "-o", "out.tif"], "-o out.tif: name a folder"),
+        (["-i", "photos/a.png", "-o", "out.gif"], "-o out.gif: name a folder or, for one input file, a file in .png"),
+        (["-i", "photos/a.png", "-o", "out/a.PSD"], "-o out/a.PSD: name a folder or, for one input file"),
         (["-i", "photos", "-o", "out", "--tile", "32"], "--tile 32: must be larger than --overlap, 32"),
         (["-i", "photos", "-o", "out", "--overlap", "-1"], "--overlap -1: must be at least 0"),
         (["-i", "photos", "-o", "out", "--device", "abacus"], "--device abacus: cannot be used"),
@@ -338,6 +340,12 @@ def test_mistakes_end_in_one_line_before_anything_is_written(folder, arguments, 
         upscaled(*arguments)
     assert "\n" not in str(info.value)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["out", "out.v1", "photos_x4.d"])
+def test_the_name_of_a_new_folder_may_have_a_dot(folder, name):
+    assert upscaled("-i", "photos/a.png", "-o", name) == 0
+    assert outputs(name) == ["a.png"]
 
 
 @pytest.mark.parametrize("option", ["--weights", "-i", "-o"])
