@@ -30,12 +30,12 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
     """
     is_one_file = len(patterns) == 1 and _kind("-i", Path(patterns[0])) == "file"
     kind = _kind("-o", output)
-    if is_one_file and output.suffix.lower() in LONGEST_SIDE and kind != "folder":
-        _check_links(output.parent)
+    if is_one_file and output.suffix.lower() in LONGEST_SIDE and kind in ("file", ""):
+        _check_folder(output.parent)
         return [(Path(patterns[0]), output)]
-    if kind == "file" or (output.suffix.lower() in _pictures() and kind != "folder"):
+    if kind in ("file", "other") or (output.suffix.lower() in _pictures() and kind != "folder"):
         raise OptionError(f"-o {output}: name a folder or, for one input file, a file in {' '.join(LONGEST_SIDE)}")
-    _check_links(output)
+    _check_folder(output)
     found = [pair for pattern in patterns for pair in _inputs(pattern, output)]
     unique = dict(found)  # a file named twice is upscaled once
     plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
@@ -81,11 +81,13 @@ def _pictures() -> set[str]:
     return {*SUFFIXES, *Image.registered_extensions()}
 
 
-def _check_links(folder: Path) -> None:
-    """Refuse a folder, which need not exist, that a link to nothing is in the place of."""
-    for link in (folder, *folder.parents):
-        if link.is_symlink() and not link.exists():
-            raise OptionError(f"-o {folder}: {link} is a link to nothing; remove it, or name another folder")
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder, which need not exist, if its place or that of one above has a file or a link to nothing."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise OptionError(f"-o {folder}: {place} is a link to nothing; remove it, or name another folder")
+        if _kind("-o", place) in ("file", "other"):
+            raise OptionError(f"-o {folder}: {place} is no folder; name another")
 
 
 def _others(images: list[Path], inside: Path) -> list[Path]:

@@ -317,6 +317,11 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
         (["-i", "photos/a.png", "-o", "out.tif"], "-o out.tif: name a folder"),
         (["-i", "photos/a.png", "-o", "out.gif"], "-o out.gif: name a folder or, for one input file, a file in .png"),
         (["-i", "photos/a.png", "-o", "out/a.PSD"], "-o out/a.PSD: name a folder or, for one input file"),
+        (["-i", "photos/a.png", "-o", "/dev/null"], "-o /dev/null: name a folder or, for one input file"),
+        (["-i", "photos/a.png", "-o", "pipe.png", "--overwrite"], "-o pipe.png: name a folder or, for one input file"),
+        (["-i", "photos", "-o", "/dev/null"], "-o /dev/null: name a folder"),
+        (["-i", "photos", "-o", "toy.safetensors/out"], "-o toy.safetensors/out: toy.safetensors is no folder"),
+        (["-i", "photos/a.png", "-o", "/dev/null/out.png"], "-o /dev/null: /dev/null is no folder; name another"),
         (["-i", "photos", "-o", "out", "--tile", "32"], "--tile 32: must be larger than --overlap, 32"),
         (["-i", "photos", "-o", "out", "--overlap", "-1"], "--overlap -1: must be at least 0"),
         (["-i", "photos", "-o", "out", "--device", "abacus"], "--device abacus: cannot be used"),
@@ -336,9 +341,12 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
     ],
 )
 def test_mistakes_end_in_one_line_before_anything_is_written(folder, arguments, message):
+    os.mkfifo("pipe.png")
+    before = outputs(".")
     with pytest.raises(UserError, match=message) as info:
         upscaled(*arguments)
     assert "\n" not in str(info.value)
+    assert outputs(".") == before
     assert not Path("out").exists()
 
 
