@@ -15,19 +15,22 @@ RANGES = {"blur": (0.2, 4.0), "noise": (0.0, 50.0), "jpeg": (5.0, 99.0)}
 
 
 def parse(text: str) -> Task:
-    """Read `blur=2.4,jpeg=60`, or `clean`.
+    """Read `blur=2.4,jpeg=60`, or `clean`; capitals and spaces do not matter.
 
     Raises:
-        OptionError: another kind, no number, or one out of range.
+        OptionError: another kind, one named twice, no number, or one out of range.
     """
     task: Task = {}
-    for part in [] if text == "clean" else text.split(","):
-        kind, _, value = part.partition("=")
+    plain = text.strip().lower()
+    for part in [] if plain == "clean" else plain.split(","):
+        kind, _, value = (word.strip() for word in part.partition("="))
         if kind not in RANGES:
             raise OptionError(
                 f"--as {text}: {kind!r} is not known; clean, or some of {', '.join(RANGES)}: blur=2.4,jpeg=60"
             )
         key, (low, high) = KEYS[kind], RANGES[kind]
+        if key in task:
+            raise OptionError(f"--as {text}: {kind} is named twice")
         try:
             task[key] = float(value)
         except ValueError:

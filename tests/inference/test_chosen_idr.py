@@ -57,9 +57,17 @@ def test_degradations_are_parsed_and_mistakes_named():
         "blur": r"--as blur: blur takes a number from 0\.2 to 4",
         "blur=9": r"blur takes a number from 0\.2 to 4",
         "blur=2,jpeg=nan": r"jpeg takes a number from 5 to 99",
+        "blur=3,jpeg=60,blur=2": r"--as blur=3,jpeg=60,blur=2: blur is named twice",
+        "clean,blur=2": r"'clean' is not known; clean, or some of blur, noise, jpeg",
     }.items():
         with pytest.raises(OptionError, match=message):
             parse(text)
+
+
+@pytest.mark.parametrize("text", ["blur=2,jpeg=60", "Blur=2,JPEG=60", "blur=2, jpeg=60", " blur = 2 , jpeg =60 "])
+def test_capitals_and_spaces_do_not_matter(text):
+    assert parse(text) == {"sigma": 2.0, "jpeg_quality": 60.0}
+    assert parse(" Clean") == {}
 
 
 def test_the_command_line_says_so_too(net):
