@@ -10,7 +10,6 @@ from PIL import ImageColor
 
 from mrda_inference.batch import restore_files
 from mrda_inference.chosen_idr import parse, with_degradation
-from mrda_inference.image_writer import LONGEST_SIDE
 from mrda_inference.inputs import files_to_make
 from mrda_inference.photograph import OutputOptions
 from mrda_inference.tiling import OVERLAP
@@ -71,9 +70,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     """What becomes of the network's result."""
-    parser.add_argument(
-        "--format", choices=["png", "jpg", "webp"], default="png", help="of the files in the folder (default png)"
-    )
+    parser.add_argument("--format", choices=["png", "jpg", "webp"], help="of the files in the folder (default png)")
     parser.add_argument("--quality", type=int, help="1 to 100: of jpg (default 95), and of webp (default: lossless)")
     parser.add_argument("--outscale", type=float, help="output size over input size (default: the network's)")
     parser.add_argument("--width", type=int, help="of the output, pixels; without --height the shape is kept")
@@ -91,9 +88,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
         raise OptionError(f"--overlap {args.overlap}: must be at least 0")
     if args.tile is not None and args.tile <= args.overlap:
         raise OptionError(f"--tile {args.tile}: must be larger than --overlap, {args.overlap}")
-    suffix = args.output.suffix.lower() if args.output.suffix.lower() in LONGEST_SIDE else f".{args.format}"
-    if args.quality is not None and suffix == ".png":
-        raise OptionError(f"--quality {args.quality}: png has none; leave it out, or choose --format jpg")
     if args.backend in ("onnx", "openvino") and args.device not in ("auto", "cpu"):
         raise OptionError(
             f"--device {args.device}: --backend {args.backend} computes on the CPU; leave one of them out"
@@ -123,6 +117,8 @@ def upscale_files(argv: list[str] | None = None) -> int:
     output = OutputOptions(args.quality, args.outscale, args.width, args.height, args.background, args.strip)
     degradation = None if args.degradation is None else parse(args.degradation)
     targets = files_to_make(args.input, args.output, args.format)
+    if args.quality is not None and targets[0][1].suffix.lower() == ".png":
+        raise OptionError(f"--quality {args.quality}: png has none; leave it out, or choose jpg or webp")
     set_numerics()
     weights = args.weights or MODELS[args.model].weights
     upscaler = open_upscaler(weights, args.device, args.dtype, args.backend, args.tile, args.overlap)

@@ -17,13 +17,13 @@ from mrda_utils.errors import OptionError, printable
 from mrda_utils.files import kind_of
 
 
-def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[Path, Path]]:
+def files_to_make(patterns: list[str], output: Path, form: str | None = None) -> list[tuple[Path, Path]]:
     """Every input file with its output file.
 
     Args:
         patterns: files, folders, and patterns such as `photos/*.jpg`.
         output: a folder; or a file, for one input file.
-        suffix: of the outputs in a folder, without its dot.
+        form: of the outputs, `png`, `jpg` or `webp`; None: that of the file named, png in a folder.
 
     Raises:
         UserError: an input that is none, or an output that cannot be.
@@ -31,6 +31,8 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
     is_one_file = len(patterns) == 1 and _kind("-i", Path(patterns[0])) == "file"
     kind = _kind("-o", output)
     if is_one_file and output.suffix.lower() in LONGEST_SIDE and kind in ("file", ""):
+        if form and output.suffix.lower().replace("jpeg", "jpg") != f".{form}":
+            raise OptionError(f"--format {form}: disagrees with -o {output}; leave it out, or change the name")
         _check_folder(output.parent)
         return [(Path(patterns[0]), output)]
     if kind in ("file", "other") or (output.suffix.lower() in _pictures() and kind != "folder"):
@@ -38,6 +40,7 @@ def files_to_make(patterns: list[str], output: Path, suffix: str) -> list[tuple[
     _check_folder(output)
     found = [pair for pattern in patterns for pair in _inputs(pattern, output)]
     unique = dict(found)  # a file named twice is upscaled once
+    suffix = form or "png"
     plain = [output / name.with_name(f"{name.stem}.{suffix}") for name in unique.values()]
     alike = {path for path, count in Counter(plain).items() if count > 1}  # of a.jpg and a.png: a_jpg.png, a_png.png
     return [

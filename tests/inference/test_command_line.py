@@ -330,7 +330,10 @@ def test_an_output_that_is_not_finite_is_not_written(folder, capsys, monkeypatch
         (["-i", "photos", "-o", "out", "--device", "xla"], "--device xla: cannot be used"),
         (["-i", "photos", "-o", "out", "--device", "cuda:99"], "--device cuda:99: cannot be used"),
         (["-i", "photos", "-o", "out", "--dtype", "float16"], "--dtype float16: takes a GPU"),
-        (["-i", "photos", "-o", "out", "--quality", "90"], "--quality 90: png has none"),
+        (["-i", "photos", "-o", "out", "--quality", "90"], "--quality 90: png has none; leave it out, or choose jpg"),
+        (["-i", "photos/a.png", "-o", "a.png", "--quality", "90"], "--quality 90: png has none"),
+        (["-i", "photos/a.png", "-o", "a.png", "--format", "jpg"], "--format jpg: disagrees with -o a.png; leave"),
+        (["-i", "photos/a.png", "-o", "a.JPEG", "--format", "png"], "--format png: disagrees with -o a.JPEG"),
         (["-i", "photos", "-o", "out", "--quality", "0", "--format", "jpg"], "--quality 0: must be 1 to 100"),
         (["-i", "photos", "-o", "out", "--outscale", "0"], "--outscale 0.0: must be above 0"),
         (["-i", "photos", "-o", "out", "--outscale", "2", "--width", "9"], "--outscale excludes --width"),
@@ -348,6 +351,16 @@ def test_mistakes_end_in_one_line_before_anything_is_written(folder, arguments, 
     assert "\n" not in str(info.value)
     assert outputs(".") == before
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.JPG", "folder.png", "folder"])
+def test_the_format_of_a_file_may_be_said_twice_and_a_folder_has_any(folder, name):
+    for existing in ("folder.png", "folder"):
+        Path(existing).mkdir()
+    assert upscaled("-i", "photos/a.png", "-o", name, "--format", "jpg", "--quality", "90") == 0
+    made = Path(name, "a.jpg") if Path(name).is_dir() else Path(name)
+    with Image.open(made) as image:
+        assert image.format == "JPEG"
 
 
 @pytest.mark.parametrize("name", ["out", "out.v1", "photos_x4.d"])
