@@ -14,6 +14,7 @@ from mrda_utils.files import kind_of
 NO_FILES = ("thumbs.db", "desktop.ini", "sha256sums", "prepare_data.jsonl")  # of systems, and of this project
 NO_FOLDERS = ("__macosx", "$recycle.bin")
 UNREACHABLE = "unreachable"  # links to nothing, to themselves or into a folder that is closed
+NO_FILE = "pipe or device"
 
 
 class Listing(NamedTuple):
@@ -22,7 +23,7 @@ class Listing(NamedTuple):
     names: list[str]
     """Of images, POSIX and relative, sorted."""
     others: Counter[str]
-    """Suffix of other files, or `UNREACHABLE` -> how many."""
+    """Suffix of other files, `UNREACHABLE` or `NO_FILE` -> how many."""
 
     def left_out(self) -> str:
         """The other files in words: `left out: 2 .gif, 1 .txt`; nothing if there is none."""
@@ -56,8 +57,8 @@ def list_images(folder: str | Path) -> Listing:
                 names.append(path.relative_to(root).as_posix())
             elif kind == "file":
                 others[path.suffix.lower() or "without suffix"] += 1
-            elif kind == UNREACHABLE:
-                others[UNREACHABLE] += 1
+            else:
+                others[kind] += 1
     listing = Listing(sorted(names), others)
     if not names:
         found = listing.left_out()
@@ -87,7 +88,7 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[tuple[os.DirEntry
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """`folder`, `file`, UNREACHABLE or, of a pipe or device, nothing."""
+    """`folder`, `file`, UNREACHABLE or NO_FILE."""
     try:
         if entry.is_dir():
             return "folder"
@@ -96,4 +97,4 @@ def _kind(entry: os.DirEntry) -> str:
         entry.stat()
     except OSError:
         return UNREACHABLE
-    return ""
+    return NO_FILE

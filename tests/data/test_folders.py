@@ -48,6 +48,16 @@ def test_links_that_lead_nowhere_are_counted(tmp_path):
     assert listing.left_out() == "left out: 4 unreachable"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes in folders")
+def test_pipes_and_devices_are_counted(tmp_path):
+    touch(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.jpg").symlink_to("/dev/null")
+    listing = list_images(tmp_path)
+    assert listing.names == ["a.png"]
+    assert listing.left_out() == "left out: 2 pipe or device"
+
+
 def test_a_suffix_does_not_steer_the_terminal(tmp_path):
     touch(tmp_path, "a.png", "x.\x1b[2J", os.fsdecode(b"y.\xe9"))
     assert list_images(tmp_path).left_out() == r"left out: 1 .\x1b[2j, 1 .\udce9"
