@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from itertools import pairwise, product
@@ -50,13 +49,10 @@ def network_functions(
     return encode, restore
 
 
-def centre(height: int, width: int, pixels: int, longest: int = sys.maxsize) -> tuple[slice, slice]:
-    """Rows and columns of the middle of an image: of its shape, with about `pixels` pixels or all if it has fewer.
-
-    A side of the part has at most `longest` pixels.
-    """
+def centre(height: int, width: int, pixels: int) -> tuple[slice, slice]:
+    """Rows and columns of the middle of an image: of its shape, with about `pixels` pixels or all if it has fewer."""
     share = min(1.0, math.sqrt(pixels / (height * width)))
-    rows, columns = (min(max(1, int(side * share)), longest) for side in (height, width))
+    rows, columns = (max(1, int(side * share)) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
     return slice(top, top + rows), slice(left, left + columns)
 
