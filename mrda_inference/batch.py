@@ -41,13 +41,17 @@ def restore_files(
     """
     names = _Names(targets, folder, overwrite=overwrite)
     outcomes: dict[str, list[Path]] = {outcome: [] for outcome in ("upscaled", "skipped", "failed", "too large")}
+    waiting: dict[Path, Future[list[str]]] = {}
     try:
         with ThreadPoolExecutor(max_workers=1) as writer:
             # one file behind: the next picture is restored while the last one is encoded and written
-            for source, target, writing in one_behind(_begun(targets, names, upscaler, output, writer)):
-                outcomes[_outcome(source, writing)].append(target)
+            for source, target in one_behind(_begun(targets, names, upscaler, output, writer, waiting)):
+                outcomes[_outcome(source, waiting[source])].append(target)
+                del waiting[source]
     finally:
-        _report(outcomes, folder)
+        written = [source for source, writing in waiting.items() if writing.done() and not writing.exception()]
+        outcomes["upscaled"] += written  # while the run was already ending
+        _report(outcomes, len(targets), folder)
     return 2 if outcomes["too large"] else int(bool(outcomes["failed"]))
 
 
@@ -57,8 +61,9 @@ def _begun(
     upscaler: Upscaler,
     output: OutputOptions,
     writer: ThreadPoolExecutor,
-) -> Iterator[tuple[Path, Path, Future[list[str]]]]:
-    """Each file once it is restored, while the writer works on it; what went wrong is told by its future."""
+    waiting: dict[Path, Future[list[str]]],
+) -> Iterator[tuple[Path, Path]]:
+    """Each file once it is restored, while the writer works on it; its future, in `waiting`, tells what went wrong."""
     for source, target in tqdm(targets, "images", disable=None if len(targets) > 1 else True):
         try:
             names.check(source, target)
@@ -69,9 +74,9 @@ def _begun(
         except (_Skipped, UserError, MemoryError, RuntimeError) as error:
             # without its traceback, which would hold the memory of this picture while the next one needs it
             finish = partial(_fail, error.with_traceback(None) if is_out_of_memory(error) else error)
-        writing = writer.submit(finish)
+        waiting[source] = writer.submit(finish)
         del finish
-        yield source, target, writing
+        yield source, target
 
 
 class _Names:
@@ -133,15 +138,17 @@ def _outcome(source: Path, writing: Future[list[str]]) -> str:
     return outcome
 
 
-def _report(outcomes: dict[str, list[Path]], folder: Path) -> None:
-    """The last lines: what was skipped and why, and how many files had which outcome."""
+def _report(outcomes: dict[str, list[Path]], total: int, folder: Path) -> None:
+    """The last lines: what was skipped and why, and how many of all files had which outcome, or none."""
     if skipped := first_ten([printable(str(path)) for path in outcomes["skipped"]]):
         print(  # noqa: T201
             f"skipped, since the output exists (--overwrite replaces it): {', '.join(skipped)}", file=sys.stderr
         )
     counts = {outcome: len(paths) for outcome, paths in outcomes.items()}
     failed = counts["failed"] + counts["too large"]
-    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {failed} failed: {printable(str(folder))}")  # noqa: T201
+    missing = total - sum(counts.values())  # of a run that has ended early
+    ends = f"{failed} failed, {missing} not written" if missing else f"{failed} failed"
+    print(f"{counts['upscaled']} upscaled, {counts['skipped']} skipped, {ends}: {printable(str(folder))}")  # noqa: T201
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -491,7 +492,44 @@ def test_the_first_failure_of_a_full_disk_ends_a_batch(photo, tmp_path, monkeypa
     with pytest.raises(WriteError, match="No space left"):
         command_line.upscale_files(["-i", str(tmp_path), "-o", str(tmp_path / "out"), *options])
     assert restored == ["a.png", "b.png"]
-    assert "0 upscaled" in capsys.readouterr().out
+    assert "0 upscaled, 0 skipped, 0 failed, 4 not written: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("full_at", "interrupted_at", "made", "told"),
+    [
+        ("a", None, "b", "1 upscaled, 0 skipped, 0 failed, 3 not written: "),
+        ("b", None, "ac", "2 upscaled, 0 skipped, 0 failed, 2 not written: "),
+        (None, "a", "", "0 upscaled, 0 skipped, 0 failed, 4 not written: "),
+        (None, "c", "ab", "2 upscaled, 0 skipped, 0 failed, 2 not written: "),
+        (None, None, "abcd", "4 upscaled, 0 skipped, 0 failed: "),
+    ],
+)
+def test_the_last_line_of_a_run_that_ends_early_counts_all_files(
+    photo, tmp_path, monkeypatch, capsys, full_at, interrupted_at, made, told
+):
+    for name in "abcd":
+        photo(ramp(), f"{name}.png")
+    restore, write = batch.restore_file, photograph.write_pixels
+
+    def restored(source, *arguments, **options):
+        if source.stem == interrupted_at:
+            raise KeyboardInterrupt
+        return restore(source, *arguments, **options)
+
+    def written(pixels, side, path, *arguments):
+        with files.refusal_named(path):
+            if path.stem == full_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return write(pixels, side, path, *arguments)
+
+    monkeypatch.setattr(batch, "restore_file", restored)
+    monkeypatch.setattr(photograph, "write_pixels", written)
+    options = ["--device", "cpu", "--weights", "shipped:mrda_lite_x4_student"]
+    with suppress(KeyboardInterrupt, WriteError):
+        command_line.upscale_files(["-i", str(tmp_path), "-o", str(tmp_path / "out"), *options])
+    assert {path.stem for path in tmp_path.glob("out/*")} == set(made)
+    assert told in capsys.readouterr().out
 
 
 def test_no_line_of_a_codec_reaches_the_terminal(upscaler, photo, tmp_path, capfd):
