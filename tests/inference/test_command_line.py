@@ -4,8 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
-import weakref
 from pathlib import Path
 
 import cv2
@@ -13,38 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from mrda_arch import MLN, MRDANet
+from mrda_arch import MRDANet
 from mrda_data.sources import BundledSource
-from mrda_inference import batch, network_functions, photograph, upscaler
+from mrda_inference import batch, photograph, upscaler
 from mrda_inference.command_line import upscale_files
-from mrda_inference.upscaler import automatic_tile, fast_dtype
 from mrda_utils.errors import UserError
 from mrda_utils.resize import imresize
+from tests.inference.conftest import outputs, upscaled
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY = {"num_feat": 6, "num_block": 1, "den_feat": 4, "global_residual": True}
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Working directory with two photographs and the weights of a toy network."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos" / "sub").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save("photos/a.png")
-    Image.fromarray(rng.integers(0, 256, (8, 10), dtype=np.uint8)).save("photos/sub/b.png")
-    save_file(MRDANet(**TOY).state_dict(), "toy.safetensors")
-    return tmp_path
-
-
-def upscaled(*arguments):
-    return upscale_files(["--weights", "toy.safetensors", "--device", "cpu", *arguments])
-
-
-def outputs(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
 
 
 def test_a_folder_is_upscaled_with_its_sub_folders(folder, capsys):
@@ -376,215 +353,6 @@ def test_an_empty_name_stands_for_nothing(folder, capsys, option):
     assert end.value.code == 2
     assert re.search(rf"error: argument {option}\S*: an empty value\n$", capsys.readouterr().err)
     assert not Path("out").exists()
-
-
-@pytest.mark.parametrize(
-    ("net", "message"),
-    [
-        (MLN(num_feat=4), "weights of MLN; upscaling takes those of a student"),
-        (MRDANet(**TOY, den_in_ch=5), "weights of a teacher"),
-        (MRDANet(**TOY, num_in_ch=1, num_out_ch=1, den_in_ch=1), "weights for 1 channels"),
-    ],
-)
-def test_other_weights_than_a_students_are_refused(folder, net, message):
-    save_file(net.state_dict(), "other.safetensors")
-    with pytest.raises(UserError, match=rf"other\.safetensors: {message}"):
-        upscale_files(["-i", "photos", "-o", "out", "--weights", "other.safetensors"])
-
-
-def test_tiles_come_when_memory_is_short(monkeypatch):
-    net = MRDANet(num_feat=48, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**40)
-    assert automatic_tile(net, (500, 500), cpu, 32) is None
-    side = automatic_tile(net, (3000, 4000), cpu, 32)
-    assert 512 < side < 1024
-    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**28)
-    assert 96 <= automatic_tile(net, (500, 500), cpu, 32) < side
-    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 0)
-    assert automatic_tile(net, (500, 500), cpu, 32) == 96
-
-
-def a_gpu(monkeypatch, free=0, reserved=0, allocated=0, capability=(8, 0)):
-    """A CUDA device that answers these; nothing can be computed on it."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**40))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    return torch.device("cuda", 0)
-
-
-def test_on_a_gpu_tiles_follow_what_is_free_and_the_type(monkeypatch):
-    net = MRDANet(num_feat=48, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
-    sides = (4000, 6000)
-
-    def pixels(dtype=torch.float32, **memory):
-        return automatic_tile(net, sides, a_gpu(monkeypatch, **memory), 32, dtype) ** 2
-
-    small = pixels(free=2**31)
-    assert small == pytest.approx(2**30 / (4 * 48 * 8), rel=0.01)  # half of it, eight maps of 48 channels
-    assert pixels(free=2**32) == pytest.approx(2 * small, rel=0.01)
-    assert pixels(torch.bfloat16, free=2**31) == pytest.approx(4 / 3 * small, rel=0.01)
-    assert pixels(free=2**30, reserved=2**31, allocated=2**30) == pixels(free=2**31)  # torch's cache is free as well
-    assert pixels(free=2**37) == 2048**2
-    assert automatic_tile(net, (2000, 2000), a_gpu(monkeypatch, free=2**37), 32) is None
-
-
-def test_on_the_cpu_the_type_changes_no_tile(monkeypatch):
-    net = MRDANet(num_feat=48, num_block=1, den_feat=4, upsampler="pixelshuffledirect")
-    monkeypatch.setattr(upscaler, "_free_memory", lambda device: 2**40)
-    sides = {automatic_tile(net, (3000, 4000), torch.device("cpu"), 32, t) for t in (torch.float32, torch.bfloat16)}
-    assert sides == {836}
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype"),
-    [
-        ((6, 1), torch.float32),
-        ((7, 0), torch.float16),
-        ((7, 5), torch.float16),
-        ((8, 0), torch.bfloat16),
-        ((8, 9), torch.bfloat16),
-        ((9, 0), torch.bfloat16),
-        ((12, 0), torch.bfloat16),
-    ],
-)
-def test_the_type_is_what_the_gpu_is_fast_in(monkeypatch, capability, dtype):
-    assert fast_dtype(a_gpu(monkeypatch, capability=capability)) == dtype
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fast", "used"),
-    [
-        ([], torch.bfloat16, torch.bfloat16),
-        (["--dtype", "float32"], torch.bfloat16, torch.float32),
-        (["--dtype", "bfloat16"], torch.float32, torch.bfloat16),
-        (["--backend", "onnx"], None, torch.float32),
-    ],
-)
-def test_the_type_is_the_fast_one_unless_one_is_asked_for(bfloat16, folder, monkeypatch, arguments, fast, used):
-    seen = []
-
-    def functions(net, device_or_backend, dtype):
-        seen.append(dtype)
-        return network_functions(net)
-
-    if fast:
-        monkeypatch.setattr(upscaler, "fast_dtype", lambda device: fast)
-    monkeypatch.setattr(upscaler, "network_functions", functions)
-    monkeypatch.setattr(upscaler, "backend_functions", functions)
-    assert upscaled("-i", "photos/a.png", "-o", "out", *arguments) == 0
-    assert seen == [used]
-
-
-@pytest.mark.parametrize("backend", ["torch", "openvino", "auto"])
-def test_a_processor_that_would_emulate_bfloat16_does_not_take_it(folder, monkeypatch, capsys, backend):
-    monkeypatch.setattr("mrda_utils.numerics.computes_bfloat16", lambda device: False)
-    arguments = ["-i", "photos/a.png", "-o", "out", "--device", "cpu", "--backend", backend, "--dtype", "bfloat16"]
-    with pytest.raises(UserError, match="--dtype bfloat16: this processor only emulates it"):
-        upscaled(*arguments)
-    assert not Path("out").exists()
-
-
-def test_float32_is_full_float32(folder, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    upscaled("-i", "photos/a.png", "-o", "out")
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
-
-
-@pytest.fixture
-def story(folder, monkeypatch):
-    """Four photographs, a.png to d.png, a writer that is slow, and what happened in which order."""
-    story = []
-    for name in "bcd":
-        Path(f"photos/{name}.png").write_bytes(Path("photos/a.png").read_bytes())
-    Path("photos/sub/b.png").unlink()
-    restore_file, write = batch.restore_file, photograph.write_pixels
-
-    def restore(source, *arguments, **options):
-        story.append(f"restores {source.name}")
-        return restore_file(source, *arguments, **options)
-
-    def slow(pixels, side, path, quality):
-        story.append(f"writes {path.name}")
-        time.sleep(0.2)
-        notes = write(pixels, side, path, quality)
-        story.append(f"wrote {path.name}")
-        return notes
-
-    monkeypatch.setattr(batch, "restore_file", restore)
-    monkeypatch.setattr(photograph, "write_pixels", slow)
-    return story
-
-
-def test_a_picture_is_restored_while_the_one_before_is_written(story):
-    assert upscaled("-i", "photos", "-o", "out") == 0
-    for name, following, third in ("abc", "bcd"):
-        assert story.index(f"restores {following}.png") < story.index(f"wrote {name}.png")
-        assert story.index(f"wrote {name}.png") < story.index(f"restores {third}.png")  # one picture ahead, no more
-    assert story[-1] == "wrote d.png"
-
-
-def test_what_cannot_be_written_is_told_and_counted_in_the_order_of_the_files(story, capsys):
-    Path("photos/b.png").write_text("no image")
-    Path("out/a.png").mkdir(parents=True)
-    Path("out/c.png").write_bytes(b"mine")
-    assert upscaled("-i", "photos", "-o", "out", "--overwrite") == 1
-    told = capsys.readouterr()
-    lines = [line for line in told.err.splitlines() if "png" in line and "%" not in line]
-    assert lines[0].startswith("error: out/a.png: cannot be written")
-    assert lines[1].startswith("error: photos/b.png: cannot be decoded")
-    assert "2 upscaled, 0 skipped, 2 failed" in told.out
-    assert Image.open("out/c.png").size == (36, 48)
-
-
-def test_memory_that_is_short_for_the_file_itself_is_told(story, capsys, monkeypatch):
-    def refuse(*arguments):
-        raise MemoryError
-
-    monkeypatch.setattr(photograph, "write_pixels", refuse)
-    assert upscaled("-i", "photos", "-o", "out") == 1
-    assert capsys.readouterr().err.count("out of memory; choose a smaller --tile") == 4
-
-
-def test_a_fault_of_the_writer_is_not_swallowed(story, monkeypatch):
-    def fail(*arguments):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(photograph, "write_pixels", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        upscaled("-i", "photos", "-o", "out")
-
-
-def test_an_interruption_leaves_whole_files_only(story, monkeypatch):
-    restore = batch.restore_file
-
-    def interrupted(source, *arguments, **options):
-        if source.name == "b.png":
-            raise KeyboardInterrupt
-        return restore(source, *arguments, **options)
-
-    monkeypatch.setattr(batch, "restore_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        upscaled("-i", "photos", "-o", "out")
-    assert story == ["restores a.png", "writes a.png", "wrote a.png"]
-    assert outputs("out") == ["a.png"]
-    assert Image.open("out/a.png").size == (36, 48)
-
-
-def test_a_picture_is_let_go_before_the_one_after_the_next(folder, monkeypatch):
-    """An error keeps the frames in which it was raised, and with them what they hold."""
-    alive = []
-
-    def short(colour, *arguments, **options):
-        alive.append(weakref.ref(colour))
-        assert sum(reference() is not None for reference in alive) == 1
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(photograph, "_restore", short)
-    assert upscaled("-i", "photos", "-o", "out") == 1
-    assert len(alive) == 2
 
 
 @pytest.mark.slow
