@@ -28,6 +28,8 @@ CACHES = {
     "mrda_metric.lpips.lpips_network": lambda x: lpips.lpips_network(Path("alexnet.pth"))(x, 1 - x),
 }
 
+OTHERS = {"mrda_model.precision._announced"}  # keep no tensors
+
 
 def found() -> dict:
     """Every function with a cache, by module and name."""
@@ -46,7 +48,7 @@ def gradient(function):
 
 
 def test_every_cache_is_looked_at_here():
-    assert found().keys() == CACHES.keys()
+    assert found().keys() == CACHES.keys() | OTHERS
 
 
 @pytest.mark.parametrize("name", CACHES)
